@@ -1,0 +1,1 @@
+"""The commands, one module a family. Each is a thin shell: it reads arguments, calls one function, shows the result."""

@@ -1,0 +1,126 @@
+"""`caducee init` and `caducee serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from caducee.autoconfig import srv_records
+from caducee.commands.common import console, done
+from caducee.errors import UsageError
+from caducee.folder import OperatorFolder
+from caducee.initialise import create_operator, publish_practice_list
+from caducee.logs import configure_logs
+from caducee.processes import child_specs
+from caducee.settings import ListenSection, OperatorSection, ServicesSection, Settings, TrustSection, load_settings
+from caducee.supervisor import Supervisor
+from caducee.wiring import now
+from directory import people
+from directory.identifiers import parse_structure_id
+from trustspace import PRACTICE_SIGNER_CN, PracticeAuthority
+
+_PRACTICE_PORTS = 20000
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="Dossier neuf / a new folder.")],
+    domain: Annotated[
+        list[str] | None, typer.Option(help="Domaine de messagerie, répétable / mail domain, repeatable.")
+    ] = None,
+    hostname: Annotated[str, typer.Option(help="Nom du serveur / the server's name.")] = "",
+    organisation: Annotated[str, typer.Option(help="Raison sociale / legal name.")] = "",
+    structure_id: Annotated[str, typer.Option(help="1+FINESS ou/or 3+SIRET.")] = "",
+    department: Annotated[str, typer.Option(help="Département, comme « Rhône (69) ».")] = "",
+    practice: Annotated[
+        bool, typer.Option("--practice", help="Espace de confiance d'exercice, complet / practice trust space.")
+    ] = False,
+    ports_above: Annotated[
+        int, typer.Option(help="Décale les ports usuels / shift the usual ports.", min=0, max=64000)
+    ] = -1,
+) -> None:
+    """Crée un opérateur complet dans un dossier neuf / create a complete operator in a new folder."""
+    domains = tuple(domain or (["exercice.mssante.fr"] if practice else []))
+    if not domains:
+        raise UsageError(
+            "--domain: donner au moins un domaine, ou --practice / give at least one domain, or --practice"
+        )
+    example = people.CHU_EXEMPLE
+    shift = ports_above if ports_above >= 0 else (_PRACTICE_PORTS if practice else 0)
+    settings = Settings(
+        operator=OperatorSection(
+            hostname=hostname or f"mss.{domains[0]}",
+            domains=domains,
+            organisation=organisation or (example.name if practice else domains[0]),
+            structure_id=_structure(structure_id or (example.national_id if practice else "")),
+            department=department or (example.city.department if practice else ""),
+        ),
+        services=ServicesSection(directory=True),
+        listen=ListenSection.above(shift) if shift else ListenSection(),
+        trust=TrustSection(
+            practice=practice,
+            authority="pki" if practice else "",
+            signer_cn=PRACTICE_SIGNER_CN if practice else "alb.mssante.fr",
+        ),
+    )
+    place = _create(folder, settings, practice)
+    done(f"opérateur créé dans / operator created in {folder}")
+    console.print(f"Réglages, chaque clé expliquée / settings, every key explained: [bold]{place.settings}[/bold]")
+    if not practice:
+        console.print(
+            f"Demande de certificat à envoyer à l'IGC-Santé / request for IGC-Santé: [bold]{place.keys / 'server.csr'}[/bold]"
+        )
+        console.print(
+            f"Liste blanche et autorités à poser dans / white list and authorities go in [bold]{place.trust}[/bold]"
+        )
+    console.print("Enregistrements DNS à publier / DNS records to publish:")
+    for record in srv_records(settings):
+        typer.echo(f"  {record}")
+    console.print(f"Ensuite / next: [bold]caducee serve {folder}[/bold], [bold]caducee account add --help[/bold]")
+
+
+def _structure(text: str) -> str:
+    if text:
+        try:
+            parse_structure_id(text)
+        except ValueError as error:
+            raise UsageError(f"--structure-id: {error}") from None
+    return text
+
+
+def _create(folder: Path, settings: Settings, practice: bool) -> OperatorFolder:
+    at = now()
+    if not practice:
+        return create_operator(folder, settings, at=at)
+    # The authority needs a place before the operator's folder exists: beside it, then moved inside.
+    workshop = folder.parent / f".{folder.name}.pki"
+    if workshop.exists() or (folder.exists() and any(folder.iterdir())):
+        raise UsageError(f"{folder} n'est pas vide : donner un dossier neuf / is not empty: give a new folder")
+    workshop.mkdir(parents=True)
+    try:
+        authority = PracticeAuthority.create(workshop, at=at)
+        place = create_operator(folder, settings, at=at, authority=authority)
+        workshop.rename(folder / "pki")
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
+    publish_practice_list(PracticeAuthority.open(folder / "pki"), [(place, settings)], at)
+    return place
+
+
+def serve(
+    folder: Annotated[Path, typer.Argument(help="Dossier de l'opérateur / the operator's folder.")] = Path(),
+) -> None:
+    """Fait tourner l'opérateur jusqu'à Ctrl-C / run the operator until Ctrl-C."""
+    settings = load_settings(folder)
+    configure_logs(settings.logs.level, settings.logs.format)
+    specs = child_specs(OperatorFolder(folder), settings)
+    if not specs:
+        raise UsageError("[services]: aucun service demandé / no service asked for")
+
+    def tell(service: str, state: str, pid: int) -> None:
+        typer.echo(f"{service or 'caducee'} {state} {pid or ''}".rstrip())
+
+    raise typer.Exit(asyncio.run(Supervisor(specs, on_state=tell).run()))

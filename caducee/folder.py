@@ -1,0 +1,63 @@
+"""Where things are in an operator's folder. Nothing this program writes lies outside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from caducee.settings import SETTINGS_FILE
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorFolder:
+    """The layout of one operator's data: `root` is the folder given to `caducee init`."""
+
+    root: Path
+
+    @property
+    def settings(self) -> Path:
+        return self.root / SETTINGS_FILE
+
+    @property
+    def database(self) -> Path:
+        return self.root / "caducee.db"
+
+    @property
+    def blobs(self) -> Path:
+        return self.root / "blobs"
+
+    @property
+    def keys(self) -> Path:
+        return self.root / "keys"
+
+    @property
+    def master_key(self) -> Path:
+        return self.keys / "master.key"
+
+    @property
+    def directory_password(self) -> Path:
+        return self.keys / "directory.password"
+
+    @property
+    def trust(self) -> Path:
+        return self.root / "trust"
+
+    @property
+    def white_list(self) -> Path:
+        return self.trust / "listeblanche.xml"
+
+    @property
+    def directory(self) -> Path:
+        return self.root / "directory"
+
+    @property
+    def record(self) -> Path:
+        return self.root / "record"
+
+    @property
+    def broker(self) -> Path:
+        return self.root / "broker"
+
+    def resolve(self, path: str) -> Path:
+        """A path of the settings, relative to this folder."""
+        return self.root / path

@@ -1,0 +1,269 @@
+"""The settings of one operator: `caducee.toml` in its folder, each key overridable by an environment variable.
+
+`CADUCEE_LISTEN__IMAPS=20993` overrides `imaps` of `[listen]`. Unknown keys are errors, and every error names its key.
+Relative paths are taken from the operator's folder; nothing is ever written outside it.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from directory.identifiers import parse_structure_id
+
+SETTINGS_FILE = "caducee.toml"
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used; the text is a list of `key: what is wrong`, one a line."""
+
+
+def _domain(value: str) -> str:
+    name = value.strip().lower().rstrip(".")
+    if not name or " " in name or "@" in name or "." not in name:
+        raise ValueError(f"« {value} » n'est pas un domaine / is not a domain")
+    return name
+
+
+def _endpoint(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(f"« {value} » : écrire hôte:port / write host:port")
+    return value
+
+
+def _structure(value: str) -> str:
+    if value:
+        parse_structure_id(value)
+    return value
+
+
+Domain = Annotated[str, AfterValidator(_domain)]
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OperatorSection(Section):
+    """Who this operator is."""
+
+    hostname: Domain = Field(
+        default="mss.exemple.mssante.fr",
+        description="Name said in EHLO and written in Received; the CN of the TLS certificate.",
+    )
+    domains: tuple[Domain, ...] = Field(default=(), description="Mail domains whose mailboxes are here.")
+    organisation: str = Field(default="", description="Legal name of the structure, as in its certificates (O).")
+    structure_id: Annotated[str, AfterValidator(_structure)] = Field(
+        default="", description="National identifier of the structure: 1 + FINESS or 3 + SIRET."
+    )
+    department: str = Field(default="", description="Department as in certificates (ST), such as Rhône (69).")
+    sector: str = Field(default="SA01", description="Sector of activity (TRE_R02), sent in the VIHF.")
+    product_reference: str = Field(
+        default="CADUCEE-NON-HOMOLOGUE",
+        description="X-MSS-NIL: product number given by the national convergence platform.",
+    )
+
+
+class ServicesSection(Section):
+    """Which services `caducee serve` runs in this folder."""
+
+    mail: bool = Field(default=True, description="Submission, reception, sending, IMAP and auto-configuration.")
+    deposits: bool = Field(default=True, description="The worker that deposits documents in the patient's record.")
+    directory: bool = Field(
+        default=False, description="A private slapd, child of this program. Otherwise give [directory] url."
+    )
+    record: bool = Field(
+        default=False,
+        description="The embedded patient's record (practice and tests; the real one is the national DMP).",
+    )
+
+
+class ListenSection(Section):
+    """Addresses and ports. 0 switches a listener off."""
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
+    submissions: Port = Field(default=465, description="Submission over TLS (RFC 8314).")
+    submission: Port = Field(default=587, description="Submission with STARTTLS (RFC 6409).")
+    reception: Port = Field(default=25, description="Reception from the other operators.")
+    imaps: Port = Field(default=993, description="IMAP over TLS.")
+    imap: Port = Field(default=143, description="IMAP with STARTTLS.")
+    web: Port = Field(default=443, description="HTTPS: auto-configuration of mail clients, health.")
+    ldap: Port = Field(
+        default=10389,
+        description="The directory, when it runs here (loopback, clear; slapd has no privilege: 1024 at least).",
+    )
+    ldaps: Port = Field(default=10636, description="The directory over TLS.")
+    record: Port = Field(default=8443, description="The embedded record (mutual TLS).")
+
+    @classmethod
+    def above(cls, base: int, host: str = "127.0.0.1") -> ListenSection:
+        """The usual ports shifted by `base` (a multiple of 1000 that leaves them under 65536), for practice."""
+        return cls(
+            host=host,
+            submissions=base + 465,
+            submission=base + 587,
+            reception=base + 25,
+            imaps=base + 993,
+            imap=base + 143,
+            web=base + 443,
+            ldap=base + 389,
+            ldaps=base + 636,
+            record=base + 843,
+        )
+
+
+class DatabaseSection(Section):
+    """Where rows live; message contents are files under blobs/."""
+
+    url: str = Field(default="", description="SQLAlchemy URL. Empty: SQLite, caducee.db in this folder.")
+
+
+class TrustSection(Section):
+    """The trust space: folder trust/ holds anchors/, intermediates/, crl/ and listeblanche.xml."""
+
+    practice: bool = Field(
+        default=False, description="True only for a practice trust space; a practice list is refused otherwise."
+    )
+    authority: str = Field(
+        default="",
+        description="Practice only: folder of the authority that certifies new mailboxes (caducee pki create).",
+    )
+    signer_cn: str = Field(default="alb.mssante.fr", description="CN that the white list's signer must have.")
+    warn_after_hours: Annotated[int, Field(gt=0)] = Field(
+        default=24, description="Age of the list that raises a warning. Local choice, not a national rule."
+    )
+    stop_after_hours: Annotated[int, Field(gt=0)] = Field(
+        default=168, description="Age of the list that stops exchanges. Local choice, not a national rule."
+    )
+
+
+class DirectorySection(Section):
+    """The LDAP directory where recipients, senders and certificates are looked up."""
+
+    url: str = Field(default="", description="ldap:// or ldaps:// URL. Empty: the private slapd of this folder.")
+    ca_file: str = Field(default="", description="CA file that the ldaps:// server's certificate chains to.")
+    bind_dn: str = Field(default="", description="DN used to publish our mailboxes. Empty: read only.")
+    password_file: str = Field(default="", description="File holding that DN's password (mode 0600).")
+
+
+class ProxySection(Section):
+    """Protection on the sender's behalf (server-side keys)."""
+
+    sign_per: Literal["always", "with_code"] = Field(
+        default="always", description="PER and CAB mailboxes: sign every clear message, or only with a send code."
+    )
+    sign_org: Literal["always", "with_code"] = Field(default="always", description="ORG mailboxes, likewise.")
+    sign_app: Literal["always", "with_code"] = Field(
+        default="with_code", description="APP mailboxes (gateways), likewise."
+    )
+    encrypt: Literal["required", "when_possible"] = Field(
+        default="when_possible",
+        description="When a recipient has no certificate: refuse, or send signed inside the trust space over mutual TLS.",
+    )
+
+
+class DmpSection(Section):
+    """Deposit of clinical documents in the patient's record."""
+
+    deposit_on_sending: bool = Field(
+        default=True, description="Deposit the documents of the messages our mailboxes send."
+    )
+    url: str = Field(default="", description="Base URL of the DMP services. Empty: no deposit.")
+    source_id: str = Field(
+        default="2.25.240911137062424011172911207190217265437",
+        description="OID of this system, sourceId of the lots it submits.",
+    )
+    homologation: str = Field(default="NON-HOMOLOGUE", description="LPS_ID_HOMOLOGATION_DMP of the VIHF.")
+
+
+class LimitsSection(Section):
+    """Bounds on what is accepted."""
+
+    message_mib: Annotated[int, Field(ge=1, le=100)] = Field(default=25, description="Largest message, in MiB.")
+    recipients: Annotated[int, Field(ge=1, le=1000)] = Field(default=100, description="Recipients of one message.")
+    queue_hours: Annotated[int, Field(ge=1)] = Field(
+        default=48, description="How long delivery is tried before the sender is told it failed."
+    )
+
+
+class LogsSection(Section):
+    """What the program says of itself. No content, subject, INS or secret at any level."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least important line written."
+    )
+    format: Literal["json", "console"] = Field(default="json", description="json for machines, console for people.")
+
+
+class Settings(BaseSettings):
+    """All the sections. Build with `load_settings`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CADUCEE_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    operator: OperatorSection = OperatorSection()
+    services: ServicesSection = ServicesSection()
+    listen: ListenSection = ListenSection()
+    database: DatabaseSection = DatabaseSection()
+    trust: TrustSection = TrustSection()
+    directory: DirectorySection = DirectorySection()
+    proxy: ProxySection = ProxySection()
+    dmp: DmpSection = DmpSection()
+    limits: LimitsSection = LimitsSection()
+    logs: LogsSection = LogsSection()
+    routes: dict[Domain, Endpoint] = Field(
+        default_factory=dict,
+        description="Where to reach a domain without asking DNS (closed networks): domain = host:port.",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file (passed as init values)."""
+        return env_settings, init_settings
+
+
+def load_settings(folder: Path) -> Settings:
+    """Read `caducee.toml` of an operator's folder, then the environment.
+
+    Raises SettingsError with one `key: reason` a line.
+    """
+    file = folder / SETTINGS_FILE
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"{file}: absent. « caducee init {folder} » le crée / creates it.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file}: illisible / unreadable: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file}: TOML invalide / invalid: {error}") from None
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(file, item["loc"], item["msg"]) for item in error.errors())) from None
+
+
+def _explain(file: Path, location: tuple[str | int, ...], message: str) -> str:
+    key = ".".join(str(step) for step in location)
+    variable = "CADUCEE_" + "__".join(str(step) for step in location).upper()
+    origin = f"variable {variable}" if variable in os.environ else str(file)
+    return f"{key}: {message.removeprefix('Value error, ')} ({origin})"

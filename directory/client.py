@@ -1,0 +1,247 @@
+"""`Directory`: look-ups and publication in an LDAP directory of mailboxes.
+
+Invariants
+* What a person typed reaches the directory only as an escaped assertion value (RFC 4515 §3).
+* Fail closed: directory down → DirectoryUnavailable, an address found twice → DirectoryError; never "no certificate" or
+  "unknown" in their place.
+* Certificates are returned as published: their path and revocation are for `trustspace` to check.
+* Every call is bounded in time and in number of entries, and may be made from any thread (see `connections`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import ldap
+import ldap.dn
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from ldap.filter import escape_filter_chars
+
+from directory.connections import Connections
+from directory.entry import (
+    BASE,
+    MANAGED,
+    OBJECT_CLASS,
+    READ,
+    Entry,
+    MailboxKind,
+    checked_address,
+    from_attributes,
+    to_attributes,
+)
+from directory.errors import DirectoryError
+from directory.identifiers import parse_person_id, parse_structure_id
+
+_MAX_TERM: Final = 256
+
+
+class Directory:
+    """A client of the directory at `url` (`ldap://`, `ldaps://`), with searches below `base`.
+
+    `bind_dn` and `password` identify the operator (needed to publish); without them the client is anonymous.
+    `timeout` is in seconds, for connecting and for each answer. `ca_file` (PEM) is required with `ldaps://`.
+    Raises DirectoryError on settings that are impossible or unsafe; connects on first use only.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        base: str = BASE,
+        bind_dn: str | None = None,
+        password: str | None = None,
+        timeout: float = 3.0,
+        ca_file: Path | None = None,
+    ) -> None:
+        self.url = url
+        self.base = base
+        self._timeout = timeout
+        self._connections = Connections(url, bind_dn=bind_dn, password=password, timeout=timeout, ca_file=ca_file)
+        self._run = self._connections.run
+
+    def close(self) -> None:
+        """Close the idle connections. The object stays usable."""
+        self._connections.close()
+
+    # -- look-ups ----------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Return when the directory answers and holds `base`. Raises DirectoryUnavailable or DirectoryError."""
+        self._run(
+            lambda c: c.search_ext_s(self.base, ldap.SCOPE_BASE, "(objectClass=*)", ["1.1"], timeout=self._timeout)
+        )
+
+    def by_address(self, mail: str) -> Entry | None:
+        """The mailbox whose address is `mail` (case does not matter), or None.
+
+        Raises DirectoryError when several entries claim the address, or `mail` is not one; DirectoryUnavailable.
+        """
+        address = checked_address(mail)
+        records = self._search(f"(mail={escape_filter_chars(address)})", limit=2)
+        found = [from_attributes(dn, attributes) for dn, attributes in records]
+        if len(found) > 1:
+            raise DirectoryError("Plusieurs fiches d'annuaire pour cette adresse / several entries claim this address")
+        if found and found[0].mail != address:  # a second value of `mail`, added by hand: not the entry's own address
+            raise DirectoryError("Fiche d'annuaire à plusieurs adresses / entry with several addresses")
+        return found[0] if found else None
+
+    def encryption_certificates(self, mail: str, at: datetime) -> list[x509.Certificate]:
+        """Certificates to encrypt to for `mail` at the instant `at`, newest first; empty when there is none.
+
+        Kept: valid at `at`; key usage keyEncipherment or keyAgreement (RFC 8550 §4.4.2); extended key usage, if any,
+        with emailProtection or any (RFC 8550 §4.4.4). Raises ValueError if `at` is naive; DirectoryError,
+        DirectoryUnavailable.
+        """
+        if at.tzinfo is None:
+            raise ValueError("aware datetime expected")
+        entry = self.by_address(mail)
+        usable = [c for c in entry.certificates if _encrypts_mail(c, at)] if entry else []
+        return sorted(usable, key=lambda c: c.not_valid_before_utc, reverse=True)
+
+    def by_national_id(self, national_id: str, *, limit: int = 100) -> list[Entry]:
+        """The mailboxes of a person (`8`+RPPS, `0`+ADELI) or tied to a structure (`1`+FINESS, `2`+SIREN, `3`+SIRET).
+
+        A structure's list holds its ORG and APP boxes and the boxes its professionals have there (see `Entry.kind`).
+        Raises InvalidIdentifier, TooManyEntries, DirectoryUnavailable.
+        """
+        if national_id[:1] in ("0", "8"):
+            person = parse_person_id(national_id)
+            terms = {"IdentifiantPP": person.number, "TypeIdentifiantPP": person.type.value}
+        else:
+            structure = parse_structure_id(national_id)
+            terms = {"IdentifiantPM": structure.number, "TypeIdentifiantPM": structure.type.name}
+        return self._usable(_all_of(terms), limit=limit)
+
+    def search(
+        self,
+        *,
+        surname: str = "",
+        given_name: str = "",
+        profession: str = "",
+        city: str = "",
+        kind: MailboxKind | None = None,
+        limit: int = 100,
+    ) -> list[Entry]:
+        """Mailboxes that equal every criterion given (case does not matter; `*` is an ordinary character), by address.
+
+        The filter is the national clients' AND of equalities (mssante.md §5.1). At least one criterion besides
+        `kind` is needed. Raises DirectoryError, TooManyEntries, DirectoryUnavailable.
+        """
+        given = {"sn": surname, "givenName": given_name, "profession": profession, "l": city}
+        terms = {name: value.strip() for name, value in given.items() if value.strip()}
+        if not terms:
+            raise DirectoryError(
+                "Préciser au moins un critère : nom, prénom, profession ou ville / give at least one search criterion"
+            )
+        if kind is not None:
+            terms["TypeBAL"] = kind.value
+        return sorted(self._usable(_all_of(terms), limit=limit), key=lambda entry: entry.mail)
+
+    def _usable(self, condition: str, *, limit: int) -> list[Entry]:
+        """The entries found, without those somebody damaged by hand: one of them must not hide all others."""
+        entries: list[Entry] = []
+        for dn, attributes in self._search(condition, limit=limit):
+            with contextlib.suppress(DirectoryError):
+                entries.append(from_attributes(dn, attributes))
+        return entries
+
+    def _search(self, condition: str, *, limit: int) -> list[tuple[str, dict[str, list[bytes]]]]:
+        question = f"(&(objectClass={OBJECT_CLASS}){condition})"
+
+        def ask(connection: Any) -> Any:
+            return connection.search_ext_s(
+                self.base, ldap.SCOPE_SUBTREE, question, list(READ), timeout=self._timeout, sizelimit=limit
+            )
+
+        # A referral comes as a result without a DN; we follow none.
+        return [(dn, attributes) for dn, attributes in self._run(ask) if dn]
+
+    # -- publication -------------------------------------------------------------------------------------------------
+
+    def publish(self, entry: Entry) -> None:
+        """Add `entry`, or replace what the directory holds for its DN, certificates included.
+
+        Attributes an administrator added besides ours stay. Address and type of a mailbox are immutable once
+        published (mssante.md §4.2). Raises DirectoryError (right missing, other type, DN outside the base, refused
+        values), InvalidIdentifier, DirectoryUnavailable.
+        """
+        attributes = to_attributes(entry)
+        dn = self._own_dn(entry.dn)
+        kind = attributes["TypeBAL"]
+        replacement: list[tuple[int, str, list[bytes] | None]] = [
+            # Taking away and giving back the same value makes the server itself refuse the change if the type differs.
+            (ldap.MOD_DELETE, "TypeBAL", kind),
+            (ldap.MOD_ADD, "TypeBAL", kind),
+            (ldap.MOD_REPLACE, "mail", attributes["mail"]),
+            *((ldap.MOD_REPLACE, name, attributes.get(name)) for name in MANAGED),
+        ]
+
+        def put(connection: Any) -> None:
+            try:
+                connection.add_ext_s(dn, list(attributes.items()))
+            except ldap.ALREADY_EXISTS:
+                connection.modify_ext_s(dn, replacement)
+
+        try:
+            self._run(put)
+        except DirectoryError as error:
+            if isinstance(error.__cause__, ldap.NO_SUCH_ATTRIBUTE):
+                raise DirectoryError(
+                    "Le type d'une BAL publiée ne change pas / the type of a published mailbox is immutable"
+                ) from error
+            raise
+
+    def remove(self, mail: str) -> bool:
+        """Remove the mailbox `mail`; False when there was none. Raises DirectoryError, DirectoryUnavailable."""
+        entry = self.by_address(mail)
+        if entry is None:
+            return False
+        dn = self._own_dn(entry.dn)
+
+        def delete(connection: Any) -> bool:
+            try:
+                connection.delete_ext_s(dn)
+            except ldap.NO_SUCH_OBJECT:
+                return False
+            return True
+
+        return self._run(delete)
+
+    def _own_dn(self, dn: str) -> str:
+        try:
+            parts, base = ldap.dn.str2dn(dn.lower()), ldap.dn.str2dn(self.base.lower())
+        except ldap.DECODING_ERROR as error:
+            raise DirectoryError("DN mal formé / malformed DN") from error
+        if len(parts) <= len(base) or parts[-len(base) :] != base:
+            raise DirectoryError("DN hors de l'annuaire / DN outside the directory's base")
+        return dn
+
+
+def _all_of(terms: Mapping[str, str]) -> str:
+    """The AND of equalities, each value escaped. Raises DirectoryError on a term too long to be one."""
+    for value in terms.values():
+        if len(value) > _MAX_TERM or "\0" in value:
+            raise DirectoryError("Critère de recherche trop long ou mal formé / search term too long or malformed")
+    return "(&" + "".join(f"({name}={escape_filter_chars(value)})" for name, value in terms.items()) + ")"
+
+
+def _encrypts_mail(certificate: x509.Certificate, at: datetime) -> bool:
+    if not certificate.not_valid_before_utc <= at <= certificate.not_valid_after_utc:
+        return False
+    try:
+        extensions = certificate.extensions
+        usage = extensions.get_extension_for_class(x509.KeyUsage).value
+    except (ValueError, x509.ExtensionNotFound):
+        return False
+    if not (usage.key_encipherment or usage.key_agreement):
+        return False
+    try:
+        purposes = set(extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+    except x509.ExtensionNotFound:
+        return True
+    return bool(purposes & {ExtendedKeyUsageOID.EMAIL_PROTECTION, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE})

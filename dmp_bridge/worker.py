@@ -1,0 +1,246 @@
+"""Deposits leave from here: the Celery application, its one task, a worker, and the dispatcher that feeds it.
+
+Invariants
+* The deposit's SQL row is the truth; a broker message carries its id only. Losing the broker delays, never loses.
+* The task is idempotent: it takes a lease or does nothing. A worker killed with -9 leaves a lease that expires; the same
+  submission set id is then used again, and the record's answer "already there" is a success.
+* Nothing of a document, and no identity, is logged.
+
+The broker was chosen by measurement: docs/adr says which numbers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import socket
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+from celery import Celery
+
+from dmp_bridge import broker
+from dmp_bridge.deposit import DmpOutlet, Outcome, deposit, new_submission_set_id
+from mailstore.crypto import SealBroken
+from mailstore.model import BlobDamaged, DepositJob, DepositState, StoreError
+
+TASK = "dmp_bridge.deposit_document"
+DEFAULT_LEASE = timedelta(seconds=30)
+GIVE_UP_AFTER = timedelta(days=5)
+_FIRST_PAUSE = timedelta(seconds=5)
+_LONGEST_PAUSE = timedelta(hours=1)
+_jitter = random.SystemRandom()
+_log = logging.getLogger("caducee.dmp_bridge")
+
+
+class DueRows(Protocol):
+    """The verb of `mailstore.Store` that the dispatcher needs."""
+
+    def due_deposits(self, now: datetime, limit: int) -> Sequence[int]: ...
+
+
+class DepositRows(Protocol):
+    """The verbs of `mailstore.Store` that a deposit needs."""
+
+    def lease_deposit(
+        self, deposit_id: int, owner: str, now: datetime, lease: timedelta, *, submission_set_id: str
+    ) -> DepositJob | None: ...
+
+    def settle_deposit(
+        self,
+        deposit_id: int,
+        owner: str,
+        state: DepositState,
+        reason: str,
+        at: datetime,
+        next_attempt_at: datetime | None = None,
+    ) -> None: ...
+
+
+def utc_now() -> datetime:
+    """The wall clock, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def pause_after(attempts: int) -> timedelta:
+    """How long to wait after the given number of attempts: doubled each time, capped at an hour, with 20 % jitter."""
+    doubled: timedelta = _FIRST_PAUSE * (1 << min(max(attempts - 1, 0), 16))
+    return min(doubled, _LONGEST_PAUSE) * _jitter.uniform(0.9, 1.1)
+
+
+class Depositor:
+    """Carries out one deposit row at a time: lease, attempt, settle."""
+
+    def __init__(
+        self,
+        rows: DepositRows,
+        outlet: DmpOutlet,
+        *,
+        owner: str = "",
+        lease: timedelta = DEFAULT_LEASE,
+        clock: Callable[[], datetime] = utc_now,
+        pause: Callable[[int], timedelta] = pause_after,
+    ) -> None:
+        """`lease` must be longer than the outlet's time-out, or two workers may try the same deposit at once (harmless)."""
+        self._rows = rows
+        self._outlet = outlet
+        self._owner = owner or f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
+        self._lease = lease
+        self._clock = clock
+        self._pause = pause
+
+    def run(self, deposit_id: int) -> Outcome | None:
+        """Attempt the deposit of this row; None when it is not due, or leased elsewhere, or already settled."""
+        set_id = new_submission_set_id()
+        try:
+            job = self._rows.lease_deposit(
+                deposit_id, self._owner, self._clock(), self._lease, submission_set_id=set_id
+            )
+        except (BlobDamaged, SealBroken):
+            # The lease is ours and time heals nothing here: without a verdict the row would come back for ever.
+            damaged = Outcome(DepositState.NEEDS_ATTENTION, "damaged", "damaged: contenu altéré / content altered")
+            self._rows.settle_deposit(deposit_id, self._owner, damaged.state, damaged.reason, self._clock())
+            return damaged
+        if job is None:
+            return None
+        outcome = self._attempt(job)
+        at = self._clock()
+        next_attempt_at = None
+        if outcome.state is DepositState.RETRY:
+            if at - job.deposit.created_at > GIVE_UP_AFTER:
+                outcome = Outcome(DepositState.NEEDS_ATTENTION, outcome.code, outcome.reason)
+            else:
+                next_attempt_at = at + self._pause(job.deposit.attempts + 1)
+        self._rows.settle_deposit(deposit_id, self._owner, outcome.state, outcome.reason, at, next_attempt_at)
+        _log.info("deposit %d: %s %s", deposit_id, outcome.state.value, outcome.code)
+        return outcome
+
+    def _attempt(self, job: DepositJob) -> Outcome:
+        try:
+            return deposit(job, self._outlet, self._clock())
+        except Exception as error:
+            # A defect of ours must not lose the deposit nor stop the worker; its text could quote the document, its class cannot.
+            name = type(error).__name__
+            _log.error("deposit %d: internal error %s", job.deposit.id, name)
+            return Outcome(DepositState.RETRY, f"internal:{name}", f"erreur interne / internal error: {name}")
+
+
+def make_app(broker_folder: Path, *, polling_interval: float = 0.1) -> Celery:
+    """The Celery application over the broker in `broker_folder`; enough to enqueue, `bind` gives it the means to work."""
+    app = Celery("dmp_bridge", set_as_current=False)
+    app.conf.update(
+        broker_url=broker.URL,
+        broker_transport_options=broker.options(broker_folder, polling_interval=polling_interval),
+        broker_connection_retry_on_startup=True,
+        task_default_queue="deposits",
+        task_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,
+        task_acks_late=True,
+        worker_prefetch_multiplier=4,
+        worker_enable_remote_control=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_send_task_events=False,
+    )
+
+    @app.task(name=TASK, bind=True, shared=False)  # type: ignore[untyped-decorator]  # celery has no types
+    def deposit_document(self: Any, deposit_id: int) -> None:
+        depositor: Depositor | None = getattr(self.app, "caducee_depositor", None)
+        if depositor is None:
+            raise RuntimeError("this process only enqueues: bind a Depositor before working")
+        # The store being away is no failure of the task: the row stays due and comes back by the dispatcher.
+        with contextlib.suppress(StoreError):
+            depositor.run(deposit_id)
+
+    return app
+
+
+def bind(app: Celery, depositor: Depositor) -> None:
+    """Give the application's task the means to deposit."""
+    app.caducee_depositor = depositor
+
+
+def enqueue(app: Celery, deposit_id: int) -> None:
+    """Put one row id on the broker."""
+    app.tasks[TASK].apply_async((deposit_id,), retry=False)
+
+
+def run_worker(app: Celery, depositor: Depositor, *, pool: str = "threads", concurrency: int = 4) -> int:
+    """Work until SIGTERM or SIGINT (running deposits are finished first, within some four seconds when idle); exit status.
+
+    Must be called in the main thread of a process of its own: Celery installs signal handlers.
+    """
+    bind(app, depositor)
+    worker = app.Worker(
+        pool=pool,
+        concurrency=concurrency,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        loglevel="WARNING",
+        quiet=True,
+        hostname=f"deposits@{socket.gethostname()}",
+    )
+    worker.start()
+    return int(worker.exitcode or 0)
+
+
+class DepositDispatcher:
+    """Watches the rows and enqueues what is due: when woken after an acceptance, and every `interval` seconds anyway."""
+
+    def __init__(
+        self,
+        app: Celery,
+        rows: DueRows,
+        *,
+        lease: timedelta = DEFAULT_LEASE,
+        interval: float = 0.25,
+        limit: int = 64,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        """`limit` bounds what is looked at, and so what can wait in the broker, at one time."""
+        self._app = app
+        self._rows = rows
+        self._lease = lease
+        self._interval = interval
+        self._limit = limit
+        self._clock = clock
+        self._enqueued: dict[int, datetime] = {}
+        self._wake = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def wake(self) -> None:
+        """Look now instead of at the next tick; may be called from any thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake.set)
+
+    def dispatch(self) -> int:
+        """Enqueue what is due and not enqueued yet; returns how many. A row that left the due list is forgotten, so that its
+        next attempt is enqueued at once; one that stays due is enqueued again only when the lease time has passed."""
+        now = self._clock()
+        due = list(self._rows.due_deposits(now, self._limit))
+        self._enqueued = {key: until for key, until in self._enqueued.items() if key in due and until > now}
+        fresh = [key for key in due if key not in self._enqueued]
+        for deposit_id in fresh:
+            enqueue(self._app, deposit_id)
+            self._enqueued[deposit_id] = now + self._lease
+        return len(fresh)
+
+    async def run(self, stop: asyncio.Event | None = None) -> None:
+        """Dispatch until `stop` is set or the task is cancelled; a failing store or broker is tried again at the next tick."""
+        self._loop = asyncio.get_running_loop()
+        while stop is None or not stop.is_set():
+            self._wake.clear()
+            try:
+                await asyncio.to_thread(self.dispatch)
+            except Exception as error:
+                _log.error("deposit dispatcher: %s", type(error).__name__)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._interval)

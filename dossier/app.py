@@ -1,0 +1,142 @@
+"""The record's web service: ITI-41 Provide and Register, SOAP 1.2 with MTOM, at the DMP's own path (dmp.md §1.1, §1.3).
+
+Invariants
+* Nothing is kept unless: the TLS peer and the VIHF's signer are trusted and of one structure, that structure may act for the VIHF's
+  Identifiant_Structure, the VIHF, the metadata and the documents name one patient, and the lot signature covers every document.
+* Every decision about a readable VIHF is traced; a deposit and its trace line are one transaction.
+* An answer is a RegistryResponse or a SOAP fault; no traceback, no patient data in reasons, nothing of a request in logs.
+* Bounded: body size, body time, number of documents (codecs bound the rest).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from cryptography import x509
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from dossier.checks import Authority, FaultRefusal, read_request
+from dossier.model import RecordRefusal, RecordUnavailable
+from dossier.serve import PEER_CERTIFICATE
+from dossier.store import RecordStore
+from ihe import soap
+from ihe.ebrim import RegistryError, RegistryResponse, build_registry_response
+
+BASE = "/si-dmp-server/v2/services"
+MAX_BODY = 64 * 1024 * 1024
+BODY_SECONDS = 60.0
+_SOAP = 'application/soap+xml; charset=UTF-8; action="{action}"'
+_log = logging.getLogger("caducee.dossier")
+
+
+class TooLarge(Exception):
+    """The body passes the limit."""
+
+
+def _utc() -> datetime:
+    return datetime.now(UTC)
+
+
+def make_record_app(
+    store: RecordStore,
+    authority: Authority,
+    *,
+    clock: Callable[[], datetime] = _utc,
+    max_body: int = MAX_BODY,
+    body_seconds: float = BODY_SECONDS,
+) -> Starlette:
+    """The Starlette application of the record. `authority` holds the trust decisions; `clock` gives aware UTC times."""
+
+    async def repository(request: Request) -> Response:
+        try:
+            body = await _read_body(request, max_body, body_seconds)
+        except TooLarge:
+            return _fault(soap.Fault(soap.FaultCode.SENDER, "Message trop volumineux / message too large"), 413)
+        except TimeoutError:
+            return _fault(soap.Fault(soap.FaultCode.SENDER, "Message trop lent / message too slow"), 408)
+        except ClientDisconnect:
+            return Response(status_code=400)
+        peer = getattr(request.state, PEER_CERTIFICATE, None)
+        content_type = request.headers.get("content-type", "")
+        return await asyncio.to_thread(_provide_and_register, store, authority, clock(), peer, content_type, body)
+
+    async def health(_: Request) -> Response:
+        try:
+            await asyncio.to_thread(store.check)
+        except RecordUnavailable:
+            return PlainTextResponse("unavailable\n", 503)
+        return PlainTextResponse("ok\n")
+
+    return Starlette(
+        routes=[Route(f"{BASE}/repository", repository, methods=["POST"]), Route("/healthz", health, methods=["GET"])]
+    )
+
+
+async def _read_body(request: Request, max_body: int, seconds: float) -> bytes:
+    announced = request.headers.get("content-length", "0")
+    if not announced.isdigit() or len(announced) > 12 or int(announced) > max_body:
+        raise TooLarge
+    pieces: list[bytes] = []
+    size = 0
+    async with asyncio.timeout(seconds):
+        async for piece in request.stream():
+            size += len(piece)
+            if size > max_body:
+                raise TooLarge
+            pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _provide_and_register(
+    store: RecordStore, authority: Authority, at: datetime, peer: bytes | None, content_type: str, body: bytes
+) -> Response:
+    """Decide on one request (in a thread). Whatever goes wrong is an answer."""
+    message_id = ""
+    try:
+        certificate = x509.load_der_x509_certificate(peer) if peer else None
+        request = read_request(authority, certificate, content_type, body, at, trace=store.trace)
+        message_id = request.message_id
+        store.save(request.submission, request.caller)
+    except FaultRefusal as refusal:
+        _log.info("deposit refused: %s", refusal.fault.subcode or refusal.fault.code.value)
+        return _fault(refusal.fault, 400, refusal.message_id)
+    except RecordRefusal as refusal:
+        _log.info("deposit refused: %s", refusal.code)
+        return _answer(
+            RegistryResponse(False, (RegistryError(refusal.code, refusal.reason),)), refusal.message_id or message_id
+        )
+    except RecordUnavailable:
+        _log.warning("record unavailable")
+        return _answer(
+            RegistryResponse(False, (RegistryError("XDSRepositoryBusy", "indisponible / unavailable"),)), message_id
+        )
+    except Exception as error:
+        reference = uuid.uuid4().hex[:12]
+        _log.error("internal error %s, reference %s", type(error).__name__, reference)
+        reason = f"Erreur interne, référence {reference} / internal error"
+        return _fault(soap.Fault(soap.FaultCode.RECEIVER, reason), 500, message_id)
+    return _answer(RegistryResponse(True), message_id)
+
+
+def _answer(response: RegistryResponse, relates_to: str) -> Response:
+    action = soap.PROVIDE_AND_REGISTER_RESPONSE
+    envelope = soap.build_envelope(
+        build_registry_response(response), action=action, message_id=_new_id(), relates_to=relates_to
+    )
+    return Response(envelope, 200, media_type=_SOAP.format(action=action))
+
+
+def _fault(fault: soap.Fault, status: int, relates_to: str = "") -> Response:
+    envelope = soap.build_fault(fault, message_id=_new_id(), relates_to=relates_to)
+    return Response(envelope, status, media_type=_SOAP.format(action=f"{soap.WSA}/fault"))
+
+
+def _new_id() -> str:
+    return f"urn:uuid:{uuid.uuid4()}"

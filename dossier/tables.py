@@ -1,0 +1,84 @@
+"""Tables of the embedded record, and its migrations.
+
+Invariant: nothing here names a patient. A patient is found by a keyed hash (HMAC-SHA-256) of the identifier; titles, authors,
+identifiers of persons and submitted metadata are in `sealed` columns (AES-GCM).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Boolean, Column, Engine, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table
+from sqlalchemy import event as sql_event
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+submissions = Table(
+    "record_submission",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("unique_id", String(64), nullable=False, unique=True),
+    Column("patient_key", LargeBinary(32), nullable=False),
+    Column("stored_at", String(32), nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+)
+
+entries = Table(
+    "record_entry",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("submission_id", Integer, ForeignKey("record_submission.id"), nullable=False),
+    Column("entry_uuid", String(64), nullable=False, unique=True),
+    Column("unique_id", String(64), nullable=False, unique=True),
+    Column("patient_key", LargeBinary(32), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("is_signature", Boolean, nullable=False),
+    Column("sha1", String(40), nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("blob", String(128), nullable=False),
+    Column("stored_at", String(32), nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Index("ix_record_entry_patient_key", "patient_key"),
+)
+
+accesses = Table(
+    "record_access",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", String(32), nullable=False),
+    Column("patient_key", LargeBinary(32), nullable=True),
+    Column("action", String(32), nullable=False),
+    Column("outcome", String(64), nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Index("ix_record_access_patient_key", "patient_key"),
+)
+
+
+def durable_sqlite(engine: Engine) -> None:
+    """Make every SQLite connection durable at commit (WAL, synchronous=FULL) and patient for a lock; other databases untouched."""
+    if engine.dialect.name != "sqlite":
+        return
+
+    @sql_event.listens_for(engine, "connect")
+    def _pragmas(connection: object, _record: object) -> None:
+        cursor = connection.cursor()  # type: ignore[attr-defined]  # DB-API connection, untyped in SQLAlchemy's events
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+
+def upgrade(engine: Engine) -> None:
+    """Bring the schema to the newest revision (Alembic, `dossier/migrations`)."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["engine"] = engine
+    command.upgrade(config, "head")

@@ -1,0 +1,194 @@
+"""SOAP with attachments in XOP form: `multipart/related; type="application/xop+xml"` (MTOM), byte exact.
+
+Documents travel as they are, in binary: not one byte of a part is re-encoded, on either side. Reading is bounded (total
+size, number of parts, size of part headers) and raises MtomError only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from email.message import Message
+from urllib.parse import quote, unquote
+
+XOP_TYPE = "application/xop+xml"
+SOAP_TYPE = "application/soap+xml"
+MAX_PARTS = 200
+MAX_SIZE = 64 * 1024 * 1024
+_MAX_PART_HEADER = 16 * 1024
+_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
+_CID = re.compile(r"[!-;=?-~]+")
+
+
+class MtomError(Exception):
+    """The body is not a readable MTOM message. `code` is stable."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class MtomPart:
+    """An attachment to send. `cid` without angle brackets, printable ASCII."""
+
+    cid: str
+    content: bytes = field(repr=False)
+    media_type: str = "text/xml"
+
+
+def cid_href(cid: str) -> str:
+    """The `cid:` URL of a Content-ID (RFC 2392)."""
+    return "cid:" + quote(cid, safe="@.!$'()*+,;=-_~")
+
+
+def _boundary(root: bytes, parts: Sequence[MtomPart]) -> str:
+    """A boundary derived from the content (the message is reproducible), that does not occur in it."""
+    digest = hashlib.sha256(root)
+    for part in parts:
+        digest.update(len(part.content).to_bytes(8, "big") + part.content)
+    while True:
+        candidate = "MIMEBoundary_" + digest.hexdigest()[:48]
+        mark = candidate.encode()
+        if mark not in root and not any(mark in part.content for part in parts):
+            return candidate
+        digest.update(b"again")
+
+
+def build(
+    root: bytes, parts: Sequence[MtomPart], *, action: str = "", root_cid: str = "root@caducee"
+) -> tuple[str, bytes]:
+    """The Content-Type and the body of a SOAP 1.2 message with its attachments (dmp.md §3.11, end).
+
+    Raises MtomError(`cid`) for an unusable or repeated Content-ID, `too-many-parts`.
+    """
+    identifiers = [root_cid, *(part.cid for part in parts)]
+    if any(_CID.fullmatch(cid) is None for cid in identifiers) or len(set(identifiers)) != len(identifiers):
+        raise MtomError("cid", "a Content-ID is unusable or given twice")
+    if len(parts) >= MAX_PARTS:
+        raise MtomError("too-many-parts", "too many parts")
+    boundary = _boundary(root, parts)
+    content_type = (
+        f'multipart/related; type="{XOP_TYPE}"; boundary="{boundary}"; start="<{root_cid}>"; start-info="{SOAP_TYPE}"'
+    )
+    root_type = f'{XOP_TYPE}; charset=UTF-8; type="{SOAP_TYPE}"'
+    if action:
+        content_type += f'; action="{action}"'
+    pieces = [_part(boundary, root_type, root_cid, root)]
+    pieces += [_part(boundary, part.media_type, part.cid, part.content) for part in parts]
+    return content_type, b"".join(pieces) + f"--{boundary}--\r\n".encode()
+
+
+def _part(boundary: str, media_type: str, cid: str, content: bytes) -> bytes:
+    head = (
+        f"--{boundary}\r\nContent-Type: {media_type}\r\n"
+        f"Content-Transfer-Encoding: binary\r\nContent-ID: <{cid}>\r\n\r\n"
+    )
+    return head.encode("ascii") + content + b"\r\n"
+
+
+def _parameters(content_type: str) -> tuple[str, dict[str, str]]:
+    """Media type and parameters of a Content-Type value."""
+    if len(content_type) > 2000 or any(char in content_type for char in "\r\n\0"):
+        raise MtomError("content-type", "unusable Content-Type")
+    message = Message()
+    try:
+        message["Content-Type"] = content_type
+        pairs = message.get_params(failobj=[], unquote=True)
+    except Exception:
+        # email.message meets hostile parameters (RFC 2231) with several undocumented exceptions.
+        raise MtomError("content-type", "unusable Content-Type") from None
+    values = {str(name).lower(): str(value) for name, value in pairs[1:] if isinstance(value, str)}
+    return (str(pairs[0][0]).strip().lower() if pairs else ""), values
+
+
+def _part_headers(block: bytes) -> dict[str, str]:
+    unfolded = re.sub(rb"\r?\n[ \t]+", b" ", block)
+    headers: dict[str, str] = {}
+    for line in unfolded.splitlines():
+        name, colon, value = line.partition(b":")
+        if colon:
+            headers.setdefault(name.strip().lower().decode("latin-1"), value.strip().decode("latin-1"))
+    return headers
+
+
+def _sections(body: bytes, boundary: bytes) -> list[tuple[dict[str, str], bytes]]:
+    """The parts between the delimiters (RFC 2046 §5.1.1). The line end before a delimiter belongs to the delimiter."""
+    delimiter = b"--" + boundary
+    lines = re.compile(rb"(?:\A|\r\n|\n)" + re.escape(delimiter) + rb"(--)?[ \t]*(?=\r\n|\n|\Z)")
+    marks = []
+    for mark in lines.finditer(body):
+        marks.append(mark)
+        if mark[1]:
+            break
+        if len(marks) > MAX_PARTS:
+            raise MtomError("too-many-parts", "too many parts")
+    if len(marks) < 2 or not marks[-1][1]:
+        raise MtomError("truncated", "the closing delimiter is missing")
+    sections = []
+    for mark, following in itertools.pairwise(marks):
+        raw = body[mark.end() : following.start()]
+        raw = raw[2:] if raw.startswith(b"\r\n") else raw[1:]
+        split = re.search(rb"\r?\n\r?\n", raw[:_MAX_PART_HEADER])
+        if split is None:
+            raise MtomError("part-header", "a part has no header, or too long a one")
+        sections.append((_part_headers(raw[: split.start()]), raw[split.end() :]))
+    return sections
+
+
+def parse(
+    content_type: str, body: bytes, *, max_size: int = MAX_SIZE, max_parts: int = MAX_PARTS
+) -> tuple[bytes, dict[str, bytes]]:
+    """The SOAP root and the attachments by Content-ID (no brackets). A plain SOAP message gives an empty dictionary.
+
+    Raises MtomError: `too-large`, `content-type`, `boundary`, `truncated`, `part-header`, `too-many-parts`, `cid`,
+    `encoding` (a part that is not binary, 7bit or 8bit), `no-root`.
+    """
+    if len(body) > max_size:
+        raise MtomError("too-large", "the body is too large")
+    media_type, parameters = _parameters(content_type)
+    if media_type in (SOAP_TYPE, "text/xml", "application/xml"):
+        return body, {}
+    if media_type != "multipart/related":
+        raise MtomError("content-type", "multipart/related or SOAP is expected")
+    boundary = parameters.get("boundary", "")
+    if _BOUNDARY.fullmatch(boundary) is None:
+        raise MtomError("boundary", "unusable boundary")
+    sections = _sections(body, boundary.encode("ascii"))
+    if len(sections) > max_parts:
+        raise MtomError("too-many-parts", "too many parts")
+    return _assemble(sections, parameters.get("start", ""))
+
+
+def _assemble(sections: list[tuple[dict[str, str], bytes]], start: str) -> tuple[bytes, dict[str, bytes]]:
+    named: dict[str, bytes] = {}
+    first = ""
+    for position, (headers, content) in enumerate(sections):
+        if headers.get("content-transfer-encoding", "binary").lower() not in ("binary", "7bit", "8bit"):
+            raise MtomError("encoding", "only binary parts are accepted")
+        cid = headers.get("content-id", "").strip().removeprefix("<").removesuffix(">")
+        if not cid:
+            if position:
+                raise MtomError("cid", "a part has no Content-ID")
+            cid = start.removeprefix("<").removesuffix(">") or "root"
+        if cid in named:
+            raise MtomError("cid", "two parts have the same Content-ID")
+        named[cid] = content
+        first = first or cid
+    root_cid = start.strip().removeprefix("<").removesuffix(">") or first
+    if root_cid not in named:
+        raise MtomError("no-root", "the root part is not there")
+    root = named.pop(root_cid)
+    return root, named
+
+
+def resolve(href: str, parts: Mapping[str, bytes]) -> bytes:
+    """The part that `xop:Include/@href` names. Raises MtomError(`cid`) when there is none."""
+    part = parts.get(unquote(href[4:])) if href.startswith("cid:") else None
+    if part is None:
+        raise MtomError("cid", "the reference names no part")
+    return part

@@ -1,0 +1,151 @@
+"""The one XML reader of the codecs: bounded, and deaf to everything a document may ask for.
+
+Invariants
+* no DOCTYPE (hence no entity of any kind: XXE, billion laughs and quadratic blow-up have nothing to stand on);
+* UTF-8 only (CI-SIS "structuration minimale": UTF-8), so both parsers used here see the same characters;
+* bounded bytes, depth, number of elements and of attributes, all checked *before* a tree is built;
+* no network, no DTD, no XInclude, no style sheet: processing instructions are data.
+
+A first pass with expat refuses; only then lxml builds the tree (its own limits have to be lifted, `huge_tree`, because
+official documents carry text nodes of several megabytes).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+from xml.parsers import expat
+
+from lxml import etree
+
+Element = etree._Element
+
+XSI = "http://www.w3.org/2001/XMLSchema-instance"
+
+
+@dataclass(frozen=True, slots=True)
+class XmlLimits:
+    """What a document may cost. `size` in bytes."""
+
+    size: int = 32 * 1024 * 1024
+    depth: int = 128
+    elements: int = 500_000
+    attributes: int = 128
+
+
+DEFAULT_LIMITS = XmlLimits()
+
+
+class XmlError(Exception):
+    """The bytes are not XML that we are willing to read. `code` is stable; the text never quotes the document."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+
+
+class _Guard:
+    """Expat callbacks that stop the reading at the first excess."""
+
+    def __init__(self, limits: XmlLimits) -> None:
+        self._limits = limits
+        self._depth = 0
+        self._elements = 0
+
+    def declaration(self, version: str, encoding: str | None, standalone: int) -> None:
+        if encoding is not None and encoding.lower() not in ("utf-8", "utf8", "us-ascii"):
+            raise XmlError("xml-encoding", "only UTF-8 is accepted")
+
+    def doctype(self, name: str, system: str | None, public: str | None, internal: bool) -> None:
+        raise XmlError("xml-doctype", "a document type declaration is not accepted")
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        self._depth += 1
+        self._elements += 1
+        if self._depth > self._limits.depth:
+            raise XmlError("xml-depth", "elements are nested too deeply")
+        if self._elements > self._limits.elements:
+            raise XmlError("xml-elements", "too many elements")
+        if len(attributes) > self._limits.attributes:
+            raise XmlError("xml-attributes", "too many attributes on an element")
+
+    def end(self, name: str) -> None:
+        self._depth -= 1
+
+
+def _inspect(data: bytes, limits: XmlLimits) -> None:
+    guard = _Guard(limits)
+    parser = expat.ParserCreate("utf-8")
+    parser.XmlDeclHandler = guard.declaration
+    parser.StartDoctypeDeclHandler = guard.doctype
+    parser.StartElementHandler = guard.start
+    parser.EndElementHandler = guard.end
+    try:
+        parser.Parse(data, True)
+    except expat.ExpatError as error:
+        raise XmlError("xml-syntax", f"not well formed (line {error.lineno})") from None
+
+
+def parse_xml(data: bytes, limits: XmlLimits = DEFAULT_LIMITS) -> Element:
+    """The root element of `data` (UTF-8, an optional BOM is tolerated).
+
+    Raises XmlError, and nothing else, for anything that is not bounded well-formed XML without a DOCTYPE.
+    """
+    if len(data) > limits.size:
+        raise XmlError("xml-size", "the document is too large")
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise XmlError("xml-encoding", "only UTF-8 is accepted") from None
+    _inspect(data, limits)
+    parser = etree.XMLParser(
+        encoding="utf-8",
+        resolve_entities=False,
+        no_network=True,
+        load_dtd=False,
+        dtd_validation=False,
+        attribute_defaults=False,
+        huge_tree=True,
+    )
+    try:
+        return etree.fromstring(data, parser)
+    except (etree.XMLSyntaxError, ValueError):
+        raise XmlError("xml-syntax", "not well formed") from None
+
+
+def new_element(tag: str, attributes: dict[str, str], namespaces: dict[str | None, str]) -> Element:
+    """A root element. `namespaces` may hold a default one under None, which lxml accepts and its stubs do not know."""
+    return etree.Element(tag, attributes, nsmap=cast("dict[str, str]", namespaces))
+
+
+def local_name(element: Element) -> str:
+    """The name of `element` without its namespace; "" for a comment or a processing instruction."""
+    return etree.QName(element).localname if isinstance(element.tag, str) else ""
+
+
+def text_of(element: Element | None) -> str:
+    """All the character data below `element`, comments left out, white space collapsed at both ends."""
+    if element is None:
+        return ""
+    parts: list[str] = []
+    for piece in element.iter():
+        if isinstance(piece.tag, str):
+            parts.append(piece.text or "")
+        if piece is not element:
+            parts.append(piece.tail or "")
+    return "".join(parts).strip()
+
+
+def to_bytes(element: Element, *, declaration: bool = False) -> bytes:
+    """`element` alone as UTF-8, with the namespace declarations that are in scope for it."""
+    return etree.tostring(element, encoding="UTF-8", xml_declaration=declaration, with_tail=False)
+
+
+def is_xml_text(value: str) -> bool:
+    """True when every character of `value` may appear in an XML 1.0 document."""
+    return all(
+        char in "\t\n\r" or "\x20" <= char <= "\ud7ff" or "\ue000" <= char <= "\ufffd" or char >= "\U00010000"
+        for char in value
+    )

@@ -1,0 +1,138 @@
+"""ENVELOPE (RFC 3501 §7.4.2): the header fields a client lists, as ready-to-send bytes.
+
+Values are sent as written (RFC 2047 words not decoded), unfolded. Address lists are read tolerantly, in linear time,
+and their number is bounded; groups become the start and end markers of RFC 3501.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from imap.format import nstring
+from mime import Field
+
+MOST_ADDRESSES = 1000
+MOST_VALUE = 64 * 1024
+_FOLD = re.compile(rb"\r?\n(?=[ \t])")
+_CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_TOKEN = re.compile(rb'"((?:[^"\\]|\\.)*+)"|([<>,;:()])|([^<>,;:()"]++)|(.)', re.DOTALL)
+_ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
+
+
+def value_of(fields: Sequence[Field], name: str) -> bytes | None:
+    """The first field of that name: unfolded, stripped, control characters out; None when there is none."""
+    for found in fields:
+        if found.name.lower() == name:
+            return _CONTROLS.sub(b"", _FOLD.sub(b"", found.value[:MOST_VALUE])).strip()
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    """`kind` is `q` (quoted, escapes undone in `text`), `(` (comment), a special character, or `w` for other text."""
+
+    kind: str
+    text: bytes
+    raw: bytes
+
+
+def _tokens(value: bytes) -> Iterator[_Token]:
+    depth = 0
+    comment: list[bytes] = []
+    for match in _TOKEN.finditer(value):
+        raw, special = match[0], match[2]
+        if depth:
+            depth += (special == b"(") - (special == b")")
+            comment.append(raw if depth else b"")
+            if not depth:
+                yield _Token("(", b"".join(comment), b"")
+        elif special == b"(":
+            depth, comment = 1, []
+        elif match[1] is not None:
+            yield _Token("q", _ESCAPE.sub(rb"\1", match[1]), raw)
+        elif special is not None:
+            yield _Token(special.decode("ascii"), raw, raw)
+        else:
+            yield _Token("w", raw, raw)
+
+
+def _clean(pieces: list[bytes]) -> bytes:
+    return b" ".join(b"".join(pieces).split())
+
+
+def _address(name: bytes | None, mailbox: bytes | None, host: bytes | None) -> bytes:
+    return b"(" + b" ".join((nstring(name), b"NIL", nstring(mailbox), nstring(host))) + b")"
+
+
+def _mailbox(tokens: list[_Token]) -> bytes | None:
+    """One address between two commas; None when nothing is there."""
+    kinds = [token.kind for token in tokens]
+    comments = [token.text for token in tokens if token.kind == "("]
+    if "<" in kinds:
+        start = kinds.index("<")
+        stop = kinds.index(">", start) if ">" in kinds[start:] else len(kinds)
+        spec = _clean([token.raw for token in tokens[start + 1 : stop] if token.kind != "("])
+        # An obsolete source route (RFC 5322 §4.4) ends at the colon; it is not sent on.
+        spec = spec.rpartition(b":")[2] if spec.startswith(b"@") else spec
+        name: bytes | None = _clean([token.text for token in tokens[:start] if token.kind != "("])
+    else:
+        spec = _clean([token.raw for token in tokens if token.kind != "("])
+        name = _clean(comments[-1:])
+    if not spec and not name:
+        return None
+    local, at, host = spec.rpartition(b"@")
+    if not at:
+        local, host = spec, b""
+    if local.startswith(b'"') and local.endswith(b'"') and len(local) > 1:
+        local = _ESCAPE.sub(rb"\1", local[1:-1])
+    return _address(name or None, local.strip(), host.strip())
+
+
+def address_list(value: bytes | None) -> bytes:
+    """The parenthesised address structures of a field, or NIL when it holds none."""
+    found: list[bytes] = []
+    pending: list[_Token] = []
+    angle = group = False
+    for token in [*_tokens(value or b""), _Token(",", b"", b"")]:
+        if len(found) >= MOST_ADDRESSES:
+            break
+        angle = token.kind == "<" or (angle and token.kind != ">")
+        if angle and not (token.kind == "," and not token.raw):
+            pending.append(token)
+        elif token.kind == ":" and not group:
+            # The name of a group: (NIL NIL name NIL) opens it.
+            found.append(_address(None, _clean([part.text for part in pending if part.kind != "("]), None))
+            pending, group = [], True
+        elif token.kind in (",", ";"):
+            mailbox = _mailbox(pending)
+            pending = []
+            if mailbox is not None:
+                found.append(mailbox)
+            if token.kind == ";" and group:
+                found.append(_address(None, None, None))
+                group = False
+        else:
+            pending.append(token)
+    if group:
+        found.append(_address(None, None, None))
+    return b"(" + b"".join(found) + b")" if found else b"NIL"
+
+
+def envelope(fields: Sequence[Field]) -> bytes:
+    """The ENVELOPE of a header. Sender and Reply-To default to From (RFC 3501 §7.4.2)."""
+    origin = address_list(value_of(fields, "from"))
+    senders = [origin]
+    for name in ("sender", "reply-to"):
+        own = address_list(value_of(fields, name))
+        senders.append(origin if own == b"NIL" else own)
+    parts = [
+        nstring(value_of(fields, "date")),
+        nstring(value_of(fields, "subject")),
+        *senders,
+        *(address_list(value_of(fields, name)) for name in ("to", "cc", "bcc")),
+        nstring(value_of(fields, "in-reply-to")),
+        nstring(value_of(fields, "message-id")),
+    ]
+    return b"(" + b" ".join(parts) + b")"

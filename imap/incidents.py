@@ -1,0 +1,18 @@
+"""Unexpected errors: a reference for the client, and a log line without content."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import traceback
+
+_log = logging.getLogger("imap")
+
+
+def log_unexpected(error: Exception) -> str:
+    """Writes an unexpected error to the log without its text, which may hold content; returns the reference shown."""
+    reference = secrets.token_hex(4).upper()
+    frames = traceback.extract_tb(error.__traceback__)
+    place = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames[-6:]))
+    _log.error("unexpected error, ref. %s: %s at %s", reference, type(error).__name__, place)
+    return reference

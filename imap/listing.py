@@ -1,0 +1,113 @@
+"""LIST and LSUB as a pure function of the folders (RFC 3501 §6.3.8, RFC 5258, RFC 6154).
+
+Invariant: matching a pattern costs at most pattern length × name length; there is no backtracking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from imap.values import ListFolders
+from mailstore.model import Folder
+
+DELIMITER = "/"
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a mailbox pattern (`*` anything, `%` anything but the delimiter) covers the whole name."""
+    if pattern[:5].upper() == "INBOX" and name == "INBOX":
+        pattern = "INBOX" + pattern[5:]
+    reachable = {0}
+    for sign in pattern:
+        if sign == "*":
+            reachable = set(range(min(reachable), len(name) + 1))
+        elif sign == "%":
+            grown: set[int] = set()
+            for start in sorted(reachable):
+                if start in grown:
+                    continue
+                stop = name.find(DELIMITER, start)
+                grown.update(range(start, (len(name) if stop < 0 else stop) + 1))
+            reachable = grown
+        else:
+            reachable = {place + 1 for place in reachable if place < len(name) and name[place] == sign}
+        if not reachable:
+            return False
+    return len(name) in reachable
+
+
+def _covered(arguments: ListFolders, name: str) -> bool:
+    return any(matches(arguments.reference + pattern, name) for pattern in arguments.patterns)
+
+
+def _parents(name: str) -> Iterable[str]:
+    place = name.find(DELIMITER)
+    while place >= 0:
+        yield name[:place]
+        place = name.find(DELIMITER, place + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One line of the answer. `folder` is None for a name that exists only as the parent of others."""
+
+    name: str
+    folder: Folder | None
+    attributes: tuple[str, ...]
+    child_info: tuple[str, ...] = ()
+
+
+def _tree(folders: Sequence[Folder]) -> dict[str, Folder | None]:
+    names: dict[str, Folder | None] = {folder.name: folder for folder in folders}
+    for folder in folders:
+        for parent in _parents(folder.name):
+            names.setdefault(parent, None)
+    return names
+
+
+def _chosen(folder: Folder | None, selection: frozenset[str]) -> bool:
+    if "SUBSCRIBED" in selection and (folder is None or not folder.subscribed):
+        return False
+    return not ("SPECIAL-USE" in selection and (folder is None or not folder.special_use))
+
+
+def listing(folders: Sequence[Folder], arguments: ListFolders) -> list[Listed]:
+    """The answer to LIST, by name. Attributes of CHILDREN and SPECIAL-USE are always given; `\\Subscribed` when asked."""
+    tree = _tree(folders)
+    with_children = {parent for name in tree for parent in _parents(name)}
+    selection = arguments.selection
+    chosen_below = (
+        {parent for name, folder in tree.items() if _chosen(folder, selection) for parent in _parents(name)}
+        if "RECURSIVEMATCH" in selection
+        else set()
+    )
+    show_subscribed = "SUBSCRIBED" in selection or "SUBSCRIBED" in arguments.returns
+    found: list[Listed] = []
+    for name in sorted(tree, key=lambda name: (name != "INBOX", name)):
+        folder = tree[name]
+        chosen = _chosen(folder, selection)
+        if not _covered(arguments, name) or not (chosen or name in chosen_below):
+            continue
+        attributes = ["\\HasChildren" if name in with_children else "\\HasNoChildren"]
+        if folder is None:
+            attributes.append("\\NonExistent" if arguments.extended else "\\Noselect")
+        elif folder.special_use:
+            attributes.append(folder.special_use)
+        if show_subscribed and folder is not None and folder.subscribed:
+            attributes.append("\\Subscribed")
+        info = ("SUBSCRIBED",) if name in chosen_below and "SUBSCRIBED" in selection else ()
+        found.append(Listed(name, folder, tuple(attributes), info))
+    return found
+
+
+def subscribed_listing(folders: Sequence[Folder], arguments: ListFolders) -> list[Listed]:
+    """The answer to LSUB. With `%`, a parent of subscribed names appears as `\\Noselect` (RFC 3501 §6.3.9)."""
+    subscribed = {folder.name: folder for folder in folders if folder.subscribed}
+    found = {name: Listed(name, folder, ()) for name, folder in subscribed.items() if _covered(arguments, name)}
+    if any("%" in pattern for pattern in arguments.patterns):
+        for name in subscribed:
+            for parent in _parents(name):
+                if parent not in subscribed and not _covered(arguments, name) and _covered(arguments, parent):
+                    found[parent] = Listed(parent, None, ("\\Noselect",))
+    return [found[name] for name in sorted(found, key=lambda name: (name != "INBOX", name))]

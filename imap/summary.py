@@ -1,0 +1,129 @@
+"""The summary of a message, made once at delivery and kept beside it, so that listing a folder never parses a message.
+
+It holds ENVELOPE, BODY and BODYSTRUCTURE as ready-to-send bytes, and the places of all sections, so that BODY[2.1] is
+read from the blob by range. The mailstore keeps it as opaque bytes.
+
+Encoding, version 1: `\\x01`, then six 4-byte big-endian numbers (message size, header length, lengths of the four
+chunks), then the chunks ENVELOPE, BODY, BODYSTRUCTURE, places. A place is 4 numbers (start, body start, end, header end
+of the message inside or 0) with its section path in front as length and 2-byte numbers. An unknown version, or bytes
+that do not fit, read as "no summary": the caller computes it anew from the message.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from imap.envelope import envelope
+from imap.structure import body_structure
+from mime import Part, parse
+
+VERSION = 1
+_HEAD = struct.Struct(">BIIIIII")
+_PLACE = struct.Struct(">IIII")
+Path = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a part lies in the message. `inner_body` is where the text of a message/rfc822's message starts, else 0."""
+
+    start: int
+    body_start: int
+    end: int
+    inner_body: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A summary, read. `places` is still encoded: few commands need it."""
+
+    size: int
+    header_length: int
+    envelope: bytes
+    body: bytes
+    structure: bytes
+    encoded_places: bytes
+
+    def places(self) -> dict[Path, Place]:
+        """Section path (`(2, 1)` for 2.1) to its place."""
+        return dict(_decode_places(self.encoded_places))
+
+
+def _walk(part: Part, path: Path) -> Iterator[tuple[Path, Place]]:
+    """Sections as RFC 3501 §6.4.5 numbers them. `part` is a message when `path` names a message/rfc822 or is empty."""
+    if part.media_type.startswith("multipart/") and part.children:
+        for number, child in enumerate(part.children, 1):
+            yield from _section(child, (*path, number))
+    else:
+        # The body of a message that is not a multipart is its part 1.
+        yield from _section(part, (*path, 1))
+
+
+def _section(part: Part, path: Path) -> Iterator[tuple[Path, Place]]:
+    is_message = not part.media_type.startswith("multipart/") and bool(part.children)
+    inner = part.children[0] if is_message else None
+    yield path, Place(part.start, part.body_start, part.end, inner.body_start if inner else 0)
+    if inner is not None:
+        yield from _walk(inner, path)
+    elif part.children:
+        yield from _walk(part, path)
+
+
+def _encode_places(root: Part) -> bytes:
+    out = bytearray()
+    for path, place in _walk(root, ()):
+        out += bytes([len(path)]) + struct.pack(f">{len(path)}H", *path)
+        out += _PLACE.pack(place.start, place.body_start, place.end, place.inner_body)
+    return bytes(out)
+
+
+def _decode_places(encoded: bytes) -> Iterator[tuple[Path, Place]]:
+    position = 0
+    while position < len(encoded):
+        depth = encoded[position]
+        path = struct.unpack_from(f">{depth}H", encoded, position + 1)
+        position += 1 + 2 * depth
+        yield path, Place(*_PLACE.unpack_from(encoded, position))
+        position += _PLACE.size
+
+
+def compute(raw: bytes) -> Summary:
+    """The summary of a message, whatever its bytes."""
+    root = parse(raw)
+    return Summary(
+        size=len(raw),
+        header_length=root.body_start,
+        envelope=envelope(root.fields),
+        body=body_structure(root, raw, extended=False),
+        structure=body_structure(root, raw, extended=True),
+        encoded_places=_encode_places(root),
+    )
+
+
+def encode(summary: Summary) -> bytes:
+    """The stored form."""
+    chunks = (summary.envelope, summary.body, summary.structure, summary.encoded_places)
+    head = _HEAD.pack(VERSION, summary.size, summary.header_length, *map(len, chunks))
+    return head + b"".join(chunks)
+
+
+def summarise(raw: bytes) -> bytes:
+    """The opaque index of a message for the mailstore: give it to `Store.open(..., index=summarise)`. Never raises."""
+    return encode(compute(raw))
+
+
+def read(stored: bytes) -> Summary | None:
+    """The summary behind stored bytes; None when there is none, or one of another version."""
+    if len(stored) < _HEAD.size or stored[0] != VERSION:
+        return None
+    _, size, header_length, *lengths = _HEAD.unpack_from(stored)
+    if _HEAD.size + sum(lengths) != len(stored):
+        return None
+    chunks: list[bytes] = []
+    position = _HEAD.size
+    for length in lengths:
+        chunks.append(stored[position : position + length])
+        position += length
+    return Summary(size, header_length, chunks[0], chunks[1], chunks[2], chunks[3])

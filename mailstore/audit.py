@@ -1,0 +1,65 @@
+"""The audit trail: what was decided about each message, by which rule, and when.
+
+Invariants: an event about a transaction is written in that transaction; details hold identifiers, codes and reasons,
+never content; values are bounded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection, insert, or_, select
+
+from mailstore.core import Core, clean, clean_message_id
+from mailstore.model import Event, TracedEvent
+from mailstore.tables import audit, submissions
+
+VALUE_LIMIT = 2000  # characters of one detail
+DETAILS_LIMIT = 50  # details of one event
+TRACE_LIMIT = 10_000  # events of one answer
+
+
+class AuditVerbs(Core):
+    """Verbs on the audit trail."""
+
+    def record(self, events: Sequence[Event], *, submission_id: str = "", message_id: str = "", at: datetime) -> None:
+        """Write events that belong to no acceptance, such as refusals. Raises StoreUnavailable."""
+        if events:
+            with self._db.write() as connection:
+                insert_events(connection, events, submission_id, message_id, at)
+
+    def trace(self, message_id: str) -> list[TracedEvent]:
+        """Everything recorded about a message, oldest first: by Message-ID, with or without <>, or submission id."""
+        wanted = clean_message_id(message_id)
+        if not wanted:
+            return []
+        related = select(submissions.c.id).where(submissions.c.message_id == wanted)
+        condition = or_(
+            audit.c.message_id == wanted, audit.c.submission_id == wanted, audit.c.submission_id.in_(related)
+        )
+        statement = select(audit).where(condition).order_by(audit.c.at, audit.c.id).limit(TRACE_LIMIT)
+        with self._db.read() as connection:
+            rows = connection.execute(statement).all()
+        return [
+            TracedEvent(row.at, row.submission_id, row.message_id, Event(row.name, json.loads(row.detail)))
+            for row in rows
+        ]
+
+
+def insert_events(
+    connection: Connection, events: Sequence[Event], submission_id: str, message_id: str, at: datetime
+) -> None:
+    """Write events in the transaction they tell of."""
+    if not events:
+        return
+    common = {"at": at, "submission_id": clean(submission_id, 64), "message_id": clean_message_id(message_id)}
+    connection.execute(
+        insert(audit), [{**common, "name": clean(event.name, 64), "detail": _detail(event)} for event in events]
+    )
+
+
+def _detail(event: Event) -> str:
+    kept = list(event.detail.items())[:DETAILS_LIMIT]
+    return json.dumps({clean(key, 64): clean(str(value), VALUE_LIMIT) for key, value in kept}, ensure_ascii=False)

@@ -1,0 +1,232 @@
+"""Encrypted files for message contents and documents.
+
+Invariants:
+* no clear byte reaches the disk: content is encrypted in memory, in 64 KiB chunks, under a data key of its own which the
+  master key wraps;
+* a blob is written once and never changed: temporary name, fsync, rename, fsync of the folder. A name without `.tmp` is
+  a whole blob;
+* each chunk authenticates the blob's id, its index and whether it is the last; the wrapped key authenticates the id and
+  the total size. Truncation, lengthening, reordering, and exchange between blobs are all detected (BlobDamaged).
+
+File: magic (8) | content size (8, big endian) | wrapped data key (60) | chunks, each ciphertext + tag (16).
+A chunk's nonce is its index: each data key encrypts one blob only, so no nonce ever serves twice.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Collection
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from mailstore.crypto import KEY_SIZE, NONCE_SIZE, TAG_SIZE, Purpose, SealBroken, derive_key, seal, sync_folder, unseal
+from mailstore.model import BlobDamaged, NoSuchMessage, StoreUnavailable
+
+CHUNK = 64 * 1024
+MAGIC = b"CADBLOB1"
+WRAPPED_SIZE = NONCE_SIZE + KEY_SIZE + TAG_SIZE
+HEADER_SIZE = len(MAGIC) + 8 + WRAPPED_SIZE
+_ID = re.compile(r"[0-9a-f]{32}\Z")
+_TEMPORARY = re.compile(r"[0-9a-f]{32}\.tmp\Z")
+
+
+class BlobStore:
+    """A folder of encrypted blobs. Thread safe, and safe between processes: it keeps no state but the key."""
+
+    def __init__(self, folder: Path, master_key: bytes) -> None:
+        """Open (and create when missing) the folder with its 256 sub-folders. Raises StoreUnavailable."""
+        self._folder = folder
+        self._key = derive_key(master_key, Purpose.BLOB_KEYS)
+        try:
+            # All sub-folders at once: their own durability is then settled before any blob is written.
+            if not (folder / "ff").is_dir():
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                for number in range(256):
+                    (folder / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
+                sync_folder(folder)
+                sync_folder(folder.parent)
+        except OSError as error:
+            raise _unavailable("ouvrir", "open", error) from error
+
+    def write(self, content: bytes) -> str:
+        """Encrypt and store `content`; when this returns, it survives a crash. Returns the blob's id (32 hex digits).
+
+        Raises StoreUnavailable (disk full, I/O error): then no file is left behind.
+        """
+        blob = secrets.token_hex(16)
+        final = self._path(blob)
+        temporary = final.with_suffix(".tmp")
+        try:
+            try:
+                self._write_file(temporary, blob, content)
+                temporary.rename(final)
+                sync_folder(final.parent)
+            except BaseException:
+                for leftover in (temporary, final):
+                    with suppress(OSError):
+                        leftover.unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise _unavailable("écrire", "write", error) from error
+        return blob
+
+    def _write_file(self, path: Path, blob: str, content: bytes) -> None:
+        data_key = AESGCM.generate_key(bit_length=8 * KEY_SIZE)
+        cipher = AESGCM(data_key)
+        size = len(content)
+        total = _chunks(size)
+        view = memoryview(content)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb", buffering=4 * CHUNK) as file:
+            file.write(MAGIC + size.to_bytes(8, "big") + seal(self._key, data_key, _key_aad(blob, size)))
+            for index in range(total):
+                piece = view[index * CHUNK : (index + 1) * CHUNK]
+                file.write(cipher.encrypt(_nonce(index), piece, _chunk_aad(blob, index, index == total - 1)))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read(self, blob: str, start: int = 0, stop: int | None = None) -> bytes:
+        """Bytes `start` to `stop` of a blob, as a slice of non-negative bounds; only the chunks needed are decrypted.
+
+        Raises NoSuchMessage when there is no such blob, BlobDamaged when a part needed does not authenticate,
+        StoreUnavailable on an I/O error.
+        """
+        if start < 0 or (stop is not None and stop < 0):
+            raise ValueError("negative bound")
+        handle = self._open(blob)
+        try:
+            size, cipher = self._read_header(handle, blob)
+            end = size if stop is None else min(stop, size)
+            if start >= end:
+                if size:
+                    return b""
+                first, last = 0, 0  # an empty blob still authenticates its only chunk
+            else:
+                first, last = start // CHUNK, (end - 1) // CHUNK
+            total = _chunks(size)
+            sealed = memoryview(os.pread(handle, (last - first + 1) * (CHUNK + TAG_SIZE), _offset(first)))
+            pieces = []
+            for index in range(first, last + 1):
+                at = (index - first) * (CHUNK + TAG_SIZE)
+                pieces.append(
+                    cipher.decrypt(
+                        _nonce(index),
+                        sealed[at : at + CHUNK + TAG_SIZE],
+                        _chunk_aad(blob, index, index == total - 1),
+                    )
+                )
+            return b"".join(pieces)[start - first * CHUNK : max(end - first * CHUNK, 0)]
+        except (InvalidTag, SealBroken):
+            raise _damaged(blob) from None
+        except OSError as error:
+            raise _unavailable("lire", "read", error) from error
+        finally:
+            os.close(handle)
+
+    def size(self, blob: str) -> int:
+        """The content's size in bytes, authenticated. Raises as `read`."""
+        handle = self._open(blob)
+        try:
+            return self._read_header(handle, blob)[0]
+        except SealBroken:
+            raise _damaged(blob) from None
+        except OSError as error:
+            raise _unavailable("lire", "read", error) from error
+        finally:
+            os.close(handle)
+
+    def delete(self, blob: str) -> None:
+        """Remove a blob; no error when it is gone already. Raises StoreUnavailable on an I/O error."""
+        try:
+            self._path(blob).unlink(missing_ok=True)
+        except OSError as error:
+            raise _unavailable("supprimer", "delete", error) from error
+
+    def sweep(self, referenced: Collection[str], older_than: datetime) -> int:
+        """Remove blobs not in `referenced`, and unfinished files, last written before `older_than` (aware).
+
+        `referenced` must have been read after `older_than`: a blob written since then is never touched, so that an
+        acceptance in progress loses nothing. Returns the number of files removed. Raises StoreUnavailable.
+        """
+        limit = older_than.timestamp()
+        removed = 0
+        try:
+            for folder in sorted(path for path in self._folder.iterdir() if len(path.name) == 2 and path.is_dir()):
+                for path in list(folder.iterdir()):
+                    orphan = _TEMPORARY.match(path.name) or (_ID.match(path.name) and path.name not in referenced)
+                    if orphan and _written(path) < limit:
+                        path.unlink(missing_ok=True)
+                        removed += 1
+        except OSError as error:
+            raise _unavailable("balayer", "sweep", error) from error
+        return removed
+
+    def _path(self, blob: str) -> Path:
+        if not _ID.match(blob):
+            raise NoSuchMessage("Identifiant de contenu invalide. / Malformed blob id.")
+        return self._folder / blob[:2] / blob
+
+    def _open(self, blob: str) -> int:
+        try:
+            return os.open(self._path(blob), os.O_RDONLY)
+        except FileNotFoundError:
+            raise NoSuchMessage("Ce contenu n'existe plus. / This content no longer exists.") from None
+        except OSError as error:
+            raise _unavailable("lire", "read", error) from error
+
+    def _read_header(self, handle: int, blob: str) -> tuple[int, AESGCM]:
+        """The content size and the data key's cipher; raises SealBroken unless both and the file's length agree."""
+        header = os.pread(handle, HEADER_SIZE, 0)
+        if len(header) != HEADER_SIZE or not header.startswith(MAGIC):
+            raise SealBroken
+        size = int.from_bytes(header[len(MAGIC) : len(MAGIC) + 8], "big")
+        data_key = unseal(self._key, header[len(MAGIC) + 8 :], _key_aad(blob, size))
+        if os.fstat(handle).st_size != HEADER_SIZE + size + TAG_SIZE * _chunks(size):
+            raise SealBroken
+        return size, AESGCM(data_key)
+
+
+def _chunks(size: int) -> int:
+    return max(1, -(-size // CHUNK))
+
+
+def _offset(index: int) -> int:
+    return HEADER_SIZE + index * (CHUNK + TAG_SIZE)
+
+
+def _nonce(index: int) -> bytes:
+    return index.to_bytes(NONCE_SIZE, "big")
+
+
+def _key_aad(blob: str, size: int) -> bytes:
+    return MAGIC + blob.encode("ascii") + size.to_bytes(8, "big")
+
+
+def _chunk_aad(blob: str, index: int, last: bool) -> bytes:
+    return MAGIC + blob.encode("ascii") + index.to_bytes(8, "big") + (b"\x01" if last else b"\x00")
+
+
+def _written(path: Path) -> float:
+    """When the file was last written, or never-old when it has just gone."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return float("inf")
+
+
+def _damaged(blob: str) -> BlobDamaged:
+    return BlobDamaged(
+        f"Contenu {blob} altéré ou clé étrangère. / Content {blob} altered, or sealed under another key."
+    )
+
+
+def _unavailable(verb_fr: str, verb_en: str, error: OSError) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"Impossible de {verb_fr} le contenu ({error.strerror}). / Cannot {verb_en} content ({error.strerror})."
+    )

@@ -1,0 +1,1 @@
+"""Alembic revisions of the mail store's schema."""

@@ -1,0 +1,127 @@
+"""Address lists of From, To, Cc … (RFC 5322 §3.4), read the strict way.
+
+Invariant: an address is returned only when it is spelled out between commas as one unbroken addr-spec; text of a
+display name, of a comment or of an encoded word never becomes an address. Linear time.
+"""
+
+from __future__ import annotations
+
+import re
+
+from mime.words import decode_words
+
+MAX_LENGTH = 256 * 1024
+MAX_ADDRESSES = 10_000
+_TOKEN = re.compile(
+    r'(?P<space>[ \t\r\n]+)|"(?P<quoted>(?:[^"\\]|\\.)*+)"|(?P<unclosed>".*)'
+    r'|(?P<special>[<>,;:@.()])|(?P<atom>[^\s<>,;:@.()"]+)|(?P<junk>.)',
+    re.DOTALL,
+)
+_DOT_ATOM = re.compile(r"[^\s<>,;:@()\"\[\]\\]+\Z")
+_Token = tuple[str, str]
+
+
+def addresses(value: str) -> list[tuple[str, str]]:
+    """(display name, address in lower case) of each mailbox in an address field; groups are flattened.
+
+    Give the field's text with encoded words *not yet decoded* (`Field.text`, or use `Part.addresses`): display names
+    are decoded here, after the commas and angle brackets have been read. Broken entries are left out."""
+    found: list[tuple[str, str]] = []
+    entry: list[_Token] = []
+    angle = False
+    for token in [*_tokens(value[:MAX_LENGTH]), ("special", ",")]:
+        if token[0] == "special" and token[1] in "<>":
+            angle = token[1] == "<"
+        if token[0] != "special" or angle or token[1] not in ",;:":
+            entry.append(token)
+            continue
+        mailbox = None if token[1] == ":" else _mailbox(entry)
+        entry = []
+        if mailbox is not None and len(found) < MAX_ADDRESSES:
+            found.append(mailbox)
+    return found
+
+
+def _tokens(value: str) -> list[_Token]:
+    """Lexical tokens; comments become one token each, nested ones flattened."""
+    out: list[_Token] = []
+    depth = 0
+    comment: list[str] = []
+    for match in _TOKEN.finditer(value):
+        kind = match.lastgroup or "junk"
+        word = match[kind]
+        if word == "(":
+            depth += 1
+        elif word == ")":
+            depth = max(0, depth - 1)
+            if not depth:
+                out.append(("comment", "".join(comment)))
+                comment = []
+        elif depth:
+            comment.append(word)
+        else:
+            out.append((kind, re.sub(r"\\(.)", r"\1", word) if kind == "quoted" else word))
+    return out
+
+
+def _mailbox(entry: list[_Token]) -> tuple[str, str] | None:
+    starts = [index for index, token in enumerate(entry) if token == ("special", "<")]
+    if not starts:
+        comments = [text for kind, text in entry if kind == "comment"]
+        address = _addr_spec(entry)
+        return (decode_words(" ".join(comments)).strip(), address) if address else None
+    ends = [index for index, token in enumerate(entry) if token == ("special", ">")]
+    if len(starts) != 1 or len(ends) != 1 or ends[0] < starts[0]:
+        return None
+    after = [token for token in entry[ends[0] + 1 :] if token[0] not in ("space", "comment")]
+    address = _addr_spec(_without_route(entry[starts[0] + 1 : ends[0]]))
+    if after or not address:
+        return None
+    return _phrase(entry[: starts[0]]), address
+
+
+def _without_route(tokens: list[_Token]) -> list[_Token]:
+    """Drops an obsolete source route, `@relay,@other:` (RFC 5322 §4.4)."""
+    for index in range(len(tokens) - 1, -1, -1):
+        if tokens[index] == ("special", ":"):
+            return tokens[index + 1 :]
+    return tokens
+
+
+def _phrase(tokens: list[_Token]) -> str:
+    words = "".join(" " if kind == "space" else text for kind, text in tokens if kind != "comment")
+    return " ".join(decode_words(words).split())
+
+
+def _addr_spec(tokens: list[_Token]) -> str | None:
+    """local@domain, lower case, when the tokens spell exactly one; a local part that needs quotes keeps them."""
+    parts = [token for token in tokens if token[0] != "comment"]
+    while parts and parts[0][0] == "space":
+        parts.pop(0)
+    while parts and parts[-1][0] == "space":
+        parts.pop()
+    at = [index for index, token in enumerate(parts) if token == ("special", "@")]
+    if len(at) != 1 or any(kind in ("space", "junk", "unclosed") for kind, _ in parts):
+        return None
+    local, domain = parts[: at[0]], "".join(text for _, text in parts[at[0] + 1 :])
+    if not domain or any(kind == "quoted" for kind, _ in parts[at[0] + 1 :]) or not _is_domain(domain):
+        return None
+    if len(local) == 1 and local[0][0] == "quoted":
+        name = local[0][1]
+        if not _is_dot_atom(name):
+            name = '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    elif any(kind == "quoted" for kind, _ in local):
+        return None
+    else:
+        name = "".join(text for _, text in local)
+        if not _is_dot_atom(name):
+            return None
+    return f"{name}@{domain}".lower() if len(name) + len(domain) < 320 else None
+
+
+def _is_dot_atom(name: str) -> bool:
+    return bool(_DOT_ATOM.match(name)) and not name.startswith(".") and not name.endswith(".") and ".." not in name
+
+
+def _is_domain(domain: str) -> bool:
+    return _is_dot_atom(domain) or (domain.startswith("[") and domain.endswith("]"))

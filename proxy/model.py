@@ -1,0 +1,47 @@
+"""What the proxy answers: values that `smtp` reads without knowing how protection is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mailstore.model import Event, OutgoingCopy
+
+
+@dataclass(frozen=True, slots=True)
+class Protected:
+    """A message ready to leave.
+
+    `clear` is the clear message without its send code, for the bridge (empty when the sender had encrypted it).
+    `local` gives, for each recipient whose mailbox is here, the bytes to deliver; `copies` what leaves for the others.
+    """
+
+    clear: bytes
+    local: Mapping[str, bytes]
+    copies: tuple[OutgoingCopy, ...]
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a message cannot be protected, as an SMTP reply (RFC 5321 §4.2, RFC 3463). The texts never quote the message."""
+
+    code: int
+    enhanced: str
+    text_fr: str
+    text_en: str
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A received message as it is delivered to one mailbox.
+
+    `results` are Authentication-Results clauses (RFC 8601; `smime=` is RFC 7281). `clear` is what the bridge may read,
+    or None when the message stays encrypted to a key that is not held here.
+    """
+
+    content: bytes
+    results: tuple[str, ...]
+    clear: bytes | None
+    events: tuple[Event, ...] = field(default=())

@@ -1,0 +1,90 @@
+"""What the verification of a signature says.
+
+Invariants: a result has no truth value (`if verification:` raises), so that no caller mistakes "there is a result" for
+"it is good"; VALID means that every check passed, and there are no reasons against it; of several findings the worst
+decides, and all are listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import NoReturn, Protocol
+
+from cryptography import x509
+
+
+class Verdict(StrEnum):
+    """VALID: all is well. WEAK: the mathematics hold, but with an algorithm or form that proves too little. UNTRUSTED:
+    the signature is right, the certificate is not trusted or not for this. UNSUPPORTED: cannot be judged here. INVALID:
+    content, signature or structure is wrong."""
+
+    VALID = "valid"
+    WEAK = "weak"
+    UNTRUSTED = "untrusted"
+    UNSUPPORTED = "unsupported"
+    INVALID = "invalid"
+
+
+class Reason(StrEnum):
+    """Why a verdict is not VALID; fixed words, no data of the message."""
+
+    MALFORMED = "malformed-cms"
+    STRUCTURE = "malformed-multipart-signed"
+    NO_SIGNER = "no-signer"
+    CONTENT_IN_DETACHED = "content-in-detached-signature"
+    NO_CONTENT = "no-content"
+    CONTENT_TYPE = "content-type-mismatch"
+    DIGEST = "message-digest-mismatch"
+    SIGNATURE = "signature-mismatch"
+    ATTRIBUTES = "faulty-signed-attributes"
+    ALGORITHMS = "algorithms-disagree"
+    NO_CERTIFICATE = "signer-certificate-missing"
+    OTHER_CERTIFICATE = "signing-certificate-attribute-mismatch"
+    ALGORITHM_UNKNOWN = "unsupported-algorithm"
+    KEY_UNKNOWN = "unsupported-key"
+    WEAK_DIGEST = "weak-digest"
+    WEAK_KEY = "weak-key"
+    NO_ATTRIBUTES = "no-signed-attributes"
+    NO_PATH_CHECKER = "path-not-checked"
+    PATH = "path-not-trusted"
+    USAGE = "certificate-not-for-mail-signature"
+    CA = "signed-with-ca-certificate"
+    NOT_IN_FORCE = "certificate-not-in-force"
+    FUTURE = "signed-in-the-future"
+    OUTSIDE_VALIDITY = "signed-outside-certificate-validity"
+
+
+class PathResult(Protocol):
+    """What a path check says; `reason` is for people."""
+
+    @property
+    def trusted(self) -> bool: ...
+
+    @property
+    def reason(self) -> str: ...
+
+
+PathChecker = Callable[[x509.Certificate, Sequence[x509.Certificate], datetime], PathResult]
+"""(signer's certificate, other certificates of the message, moment) -> result, revocation included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """One signer of one signed layer. `reasons` are `Reason` words, then the path checker's own text when it refused.
+
+    `addresses` and `national_id` are what the certificate says about its holder; they mean something only when the
+    verdict is VALID. `signed_at` is the signer's own claim. `layer`: 0 for the outermost signature."""
+
+    signer_certificate: x509.Certificate | None
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    addresses: tuple[str, ...] = ()
+    national_id: str | None = None
+    signed_at: datetime | None = None
+    layer: int = 0
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError("a verification has no truth value: compare its verdict")

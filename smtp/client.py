@@ -1,0 +1,301 @@
+"""A small SMTP client over asyncio streams, for the sender, the command line and tests.
+
+Invariants: one connection, one owner; every wait has a time limit and every reply a size limit; octets received before
+the end of STARTTLS are an attack and end the connection; a message that another server could read differently (bare CR
+or LF) is not sent; nothing is logged. Whom to trust is the caller's decision, made on `peer_certificate`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography import x509
+
+_MAX_LINES = 128
+_LINE_LIMIT = 4096
+_CHUNK = 64 * 1024
+_REPLY = re.compile(rb"([2-5]\d\d)(?:([ -])([^\r\n]*))?\r?\n")
+_ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: |$)")
+
+
+class ClientError(Exception):
+    """The connection cannot go on: unreachable, closed, too slow, or not speaking SMTP. Try again later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One reply: code, enhanced code (or ""), and its text on one line."""
+
+    code: int
+    enhanced: str
+    text: str
+
+    @property
+    def ok(self) -> bool:
+        """2yz."""
+        return self.code // 100 == 2
+
+    @property
+    def permanent(self) -> bool:
+        """5yz."""
+        return self.code // 100 == 5
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (str(self.code), self.enhanced, self.text) if part)
+
+
+class Refused(ClientError):
+    """A command that had to succeed (greeting, EHLO, STARTTLS, AUTH) was refused."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(str(answer))
+        self.answer = answer
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Time limits in seconds (RFC 5321 §4.5.3.2 asks for at least these for the last three)."""
+
+    connect: float = 30.0
+    command: float = 300.0
+    data_chunk: float = 180.0
+    data_end: float = 600.0
+
+
+class _Reader(asyncio.StreamReader):
+    """Counts what came in, so that what is still unread can be known without private attributes."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=_LINE_LIMIT, loop=asyncio.get_running_loop())
+        self.unread = 0
+
+    def feed_data(self, data: Any) -> None:
+        """Octets have come."""
+        self.unread += len(data)
+        super().feed_data(data)
+
+    async def reply_line(self) -> bytes:
+        """One line, at most `_LINE_LIMIT` octets. Raises ClientError."""
+        try:
+            line = await self.readuntil(b"\n")
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+            raise ClientError("connection closed or reply line too long") from error
+        self.unread -= len(line)
+        return line
+
+
+class SmtpClient:
+    """A connected client. Make it with `connect`; end it with `quit` or `close`."""
+
+    def __init__(self, reader: _Reader, writer: asyncio.StreamWriter, hostname: str, patience: Patience) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._hostname = hostname
+        self._patience = patience
+        self.capabilities: Mapping[str, str] = {}
+
+    @classmethod
+    async def connect(
+        cls,
+        host: str,
+        port: int,
+        *,
+        hostname: str,
+        tls: ssl.SSLContext | None = None,
+        server_hostname: str | None = None,
+        patience: Patience | None = None,
+    ) -> SmtpClient:
+        """Connect, read the greeting, say EHLO. With `tls`, TLS from the first octet (port 465). Raises ClientError."""
+        patience = patience or Patience()
+        loop = asyncio.get_running_loop()
+        reader = _Reader()
+        protocol = asyncio.StreamReaderProtocol(reader)
+        try:
+            async with asyncio.timeout(patience.connect):
+                transport, _ = await loop.create_connection(
+                    lambda: protocol, host, port, ssl=tls, server_hostname=(server_hostname or host) if tls else None
+                )
+        except (OSError, TimeoutError) as error:
+            raise ClientError(f"cannot connect to {host}:{port}: {type(error).__name__}") from error
+        client = cls(reader, asyncio.StreamWriter(transport, protocol, reader, loop), hostname, patience)
+        try:
+            client._must(await client._answer(patience.command))
+            await client.ehlo()
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    async def ehlo(self) -> None:
+        """Greet, and note what is offered (names in upper case)."""
+        self._must(await self.command(f"EHLO {self._hostname}"))
+        lines = self._last_lines[1:]
+        self.capabilities = {word.upper(): rest for word, _, rest in (line.partition(" ") for line in lines)}
+
+    async def starttls(self, context: ssl.SSLContext, *, server_hostname: str | None = None) -> None:
+        """Change to TLS; EHLO must be said again. Raises ClientError (also when not offered, or octets were injected)."""
+        if "STARTTLS" not in self.capabilities:
+            raise ClientError("STARTTLS not offered")
+        self._must(await self.command("STARTTLS"))
+        if self._reader.unread:
+            self.close()
+            raise ClientError("octets received before TLS")
+        try:
+            async with asyncio.timeout(self._patience.connect):
+                await self._writer.start_tls(context, server_hostname=server_hostname)
+        except (OSError, TimeoutError) as error:
+            self.close()
+            reason = getattr(error, "reason", None) or type(error).__name__
+            raise ClientError(f"TLS handshake failed: {reason}") from error
+        self.capabilities = {}
+
+    @property
+    def peer_certificate(self) -> x509.Certificate | None:
+        """The certificate the peer proved in the handshake; None without TLS or when it cannot be read."""
+        channel = self._writer.get_extra_info("ssl_object")
+        der = channel.getpeercert(binary_form=True) if channel is not None else None
+        try:
+            return x509.load_der_x509_certificate(der) if der else None
+        except ValueError:
+            return None
+
+    @property
+    def tls_version(self) -> str:
+        """Such as `TLSv1.3`, or ""."""
+        channel = self._writer.get_extra_info("ssl_object")
+        return str(channel.version()) if channel is not None else ""
+
+    async def login_plain(self, login: str, password: str) -> None:
+        """AUTH PLAIN (RFC 4616), under TLS only. Raises Refused, ClientError."""
+        if not self.tls_version:
+            raise ClientError("refusing to send a password without TLS")
+        token = base64.b64encode(f"\0{login}\0{password}".encode()).decode("ascii")
+        self._must(await self.command(f"AUTH PLAIN {token}"))
+
+    async def login_external(self) -> None:
+        """AUTH EXTERNAL with the client certificate of the TLS context. Raises Refused, ClientError."""
+        self._must(await self.command("AUTH EXTERNAL ="))
+
+    async def send(self, sender: str, recipients: Sequence[str], content: bytes) -> dict[str, Answer]:
+        """Send one message (CRLF lines); one answer for each recipient. `sender` "" is the null sender.
+
+        Raises ClientError when the connection breaks: nothing is then known of any recipient.
+        """
+        refusal = self._unfit(content)
+        if refusal is not None:
+            return dict.fromkeys(recipients, refusal)
+        commands = [f"MAIL FROM:<{sender}>{self._mail_parameters(content)}"]
+        commands += [f"RCPT TO:<{recipient}>" for recipient in recipients]
+        answers = await self._batch(commands)
+        if not answers[0].ok:
+            await self.command("RSET")
+            return dict.fromkeys(recipients, answers[0])
+        results = dict(zip(recipients, answers[1:], strict=True))
+        taken = [recipient for recipient, answer in results.items() if answer.ok]
+        if not taken:
+            await self.command("RSET")
+            return results
+        start = await self.command("DATA")
+        final = start
+        if start.code == 354:
+            final = await self._data(content)
+        results.update(dict.fromkeys(taken, final))
+        return results
+
+    def _unfit(self, content: bytes) -> Answer | None:
+        if not content.count(b"\r\n") == content.count(b"\n") == content.count(b"\r") or b"\0" in content:
+            return Answer(554, "5.6.0", "bare CR, bare LF or NUL in the message")
+        if not content.isascii() and "8BITMIME" not in self.capabilities:
+            return Answer(554, "5.6.3", "the peer does not take 8-bit content")
+        limit = self.capabilities.get("SIZE", "")
+        if limit.isdigit() and 0 < int(limit) < len(content):
+            return Answer(552, "5.3.4", f"the peer takes at most {limit} octets")
+        return None
+
+    def _mail_parameters(self, content: bytes) -> str:
+        size = f" SIZE={len(content)}" if "SIZE" in self.capabilities else ""
+        return size + (" BODY=8BITMIME" if not content.isascii() else "")
+
+    async def _batch(self, commands: Sequence[str]) -> list[Answer]:
+        """Commands in one write when PIPELINING is offered (RFC 2920), one by one otherwise."""
+        if "PIPELINING" not in self.capabilities:
+            answers = [await self.command(commands[0])]
+            for command in commands[1:]:
+                answers.append(await self.command(command) if answers[0].ok else answers[0])
+            return answers
+        await self._write("".join(f"{_checked(command)}\r\n" for command in commands).encode("ascii"))
+        return [await self._answer(self._patience.command) for _ in commands]
+
+    async def _data(self, content: bytes) -> Answer:
+        stuffed = content.replace(b"\r\n.", b"\r\n..")
+        if stuffed.startswith(b"."):
+            stuffed = b"." + stuffed
+        if stuffed and not stuffed.endswith(b"\r\n"):
+            stuffed += b"\r\n"
+        for start in range(0, len(stuffed), _CHUNK):
+            await self._write(stuffed[start : start + _CHUNK])
+        await self._write(b".\r\n")
+        return await self._answer(self._patience.data_end)
+
+    async def command(self, command: str) -> Answer:
+        """One command, one reply. Raises ClientError; ValueError for a control character in the command."""
+        await self._write(f"{_checked(command)}\r\n".encode("ascii"))
+        return await self._answer(self._patience.command)
+
+    async def _write(self, data: bytes) -> None:
+        try:
+            async with asyncio.timeout(self._patience.data_chunk):
+                self._writer.write(data)
+                await self._writer.drain()
+        except (OSError, TimeoutError) as error:
+            raise ClientError(f"connection lost: {type(error).__name__}") from error
+
+    async def _answer(self, seconds: float) -> Answer:
+        lines: list[str] = []
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    match = _REPLY.fullmatch(await self._reader.reply_line())
+                    if match is None or len(lines) >= _MAX_LINES:
+                        raise ClientError("not an SMTP reply")
+                    lines.append((match[3] or b"").decode("ascii", "replace"))
+                    if match[2] != b"-":
+                        break
+        except (OSError, TimeoutError) as error:
+            raise ClientError(f"no reply: {type(error).__name__}") from error
+        self._last_lines = lines
+        enhanced = _ENHANCED.match(lines[0])
+        code = enhanced[1] if enhanced else ""
+        text = " ".join(line.removeprefix(f"{code} ") if code else line for line in lines)
+        return Answer(int(match[1]), code, "".join(c if c.isprintable() else "?" for c in text)[:1000])
+
+    @staticmethod
+    def _must(answer: Answer) -> None:
+        if not answer.ok:
+            raise Refused(answer)
+
+    async def quit(self) -> None:
+        """Say goodbye and close; never raises for a peer that is already gone."""
+        try:
+            async with asyncio.timeout(5):
+                await self.command("QUIT")
+        except (ClientError, TimeoutError):
+            pass
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close at once."""
+        self._writer.close()
+
+
+def _checked(command: str) -> str:
+    if not command.isascii() or not command.isprintable():
+        raise ValueError("control or non-ASCII character in an SMTP command")
+    return command

@@ -1,0 +1,128 @@
+"""The header fields this room reads, removes and adds. Pure functions over bytes.
+
+Invariants: no octet of the body ever changes; what claims to come from this operator and does not is removed
+(Authentication-Results, X-Caducee-*), except the send code, which belongs to the proxy; fields are only ever added on top.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from email.utils import format_datetime
+
+from cryptography import x509
+
+import mime
+from smtp.replies import to_ascii
+
+_OURS = "x-caducee-"
+SEND_CODE_FIELD = "x-caducee-code"
+_MESSAGE_ID = re.compile(r"<[^<>\s]{1,250}>", re.ASCII)
+
+
+def _plain(text: str) -> str:
+    """Safe inside a header field's comment or quoted value: printable ASCII, without what would end it."""
+    return re.sub(r'[()<>"\\;]', " ", to_ascii(text))[:400]
+
+
+def token(text: str) -> str:
+    """`text` reduced to what may stand unquoted in a result clause."""
+    return re.sub(r"[^A-Za-z0-9.@_-]", "", text)[:255] or "none"
+
+
+def rfc5322_date(at: datetime) -> str:
+    """`at` as a Date field's value (RFC 5322 §3.3)."""
+    return format_datetime(at)
+
+
+def message_id(raw: bytes) -> str | None:
+    """The Message-ID with its brackets, when there is exactly one and it is well formed."""
+    found = mime.parse(raw, max_parts=1).get_all("message-id")
+    if len(found) != 1:
+        return None
+    match = _MESSAGE_ID.fullmatch(found[0].strip())
+    return match.group() if match else None
+
+
+def from_addresses(raw: bytes) -> list[str]:
+    """Every address of every From field, lower case."""
+    part = mime.parse(raw, max_parts=1)
+    return [address for value in part.get_all("from") for _, address in mime.addresses(value)]
+
+
+def author_is(raw: bytes, address: str) -> bool:
+    """True when the one From field names this address and nobody else, and no Sender field says otherwise."""
+    part = mime.parse(raw, max_parts=1)
+    authors, senders = part.get_all("from"), part.get_all("sender")
+    if len(authors) != 1 or len(senders) > 1:
+        return False
+    names = [mime.addresses(value) for value in (*authors, *senders)]
+    return all(len(one) == 1 and one[0][1] == address for one in names)
+
+
+def is_notification(raw: bytes) -> bool:
+    """True for a receipt (RFC 8098): the only submission that may have the null sender."""
+    part = mime.parse(raw, max_parts=1)
+    kind = part.parameters.get("report-type", "").lower()
+    return part.media_type == "multipart/report" and kind == "disposition-notification"
+
+
+def count_received(raw: bytes) -> int:
+    """How many servers the message says it went through."""
+    fields, _ = mime.split(raw)
+    return sum(1 for field in fields if field.name.lower() == "received")
+
+
+def cleaned(raw: bytes, *, keep_send_code: bool) -> bytes:
+    """`raw` without the fields that only this operator may write, and without Return-Path and Bcc."""
+    last, _ = mime.header_end(raw)
+    ours = {
+        field.name.lower() for field in mime.iter_fields(raw, 0, last) if field.name.lower().strip().startswith(_OURS)
+    }
+    if keep_send_code:
+        ours.discard(SEND_CODE_FIELD)
+    return mime.without_fields(raw, {"authentication-results", "return-path", "bcc", *ours})
+
+
+def completed(raw: bytes, *, identifier: str, hostname: str, at: datetime) -> tuple[bytes, str]:
+    """Add Message-ID and Date when missing or unusable (RFC 6409 §8.2, §8.3; ECO.2.2.1).
+
+    Answers the message and its Message-ID with brackets.
+    """
+    present = message_id(raw)
+    missing: list[tuple[str, str]] = []
+    if present is None:
+        raw = mime.without_fields(raw, {"message-id"})
+        present = f"<{identifier}@{hostname}>"
+        missing.append(("Message-ID", present))
+    if not mime.parse(raw, max_parts=1).get_all("date"):
+        missing.append(("Date", rfc5322_date(at)))
+    return (mime.prepend_fields(raw, missing) if missing else raw), present
+
+
+def received(*, peer: str, greeted: str, hostname: str, protocol: str, identifier: str, tls: str, at: datetime) -> str:
+    """The value of a Received field (RFC 5321 §4.4; the protocol name is of RFC 3848)."""
+    source = f"from {_plain(greeted)} ([{_plain(peer)}])" if peer else f"from {_plain(greeted)}"
+    return f"{source} ({_plain(tls)}) by {hostname} with {protocol} id {identifier}; {rfc5322_date(at)}"
+
+
+def trust_result(certificate: x509.Certificate, domain: str, digest: str) -> str:
+    """The Authentication-Results clause of the trust space: whose certificate spoke for which domain, by which list."""
+    dn = re.sub(r'["\\;]', " ", to_ascii(certificate.subject.rfc4514_string()))[:400]
+    return f'x-mss-trust=pass smtp.mailfrom={domain or "null"} policy.dn="{dn}" policy.list={digest[:16] or "none"}'
+
+
+def delivered(raw: bytes, *, hostname: str, results: tuple[str, ...], trace: str, mail_from: str) -> bytes:
+    """`raw` as it enters a mailbox: forged results removed once more (decryption may have uncovered some), ours on top."""
+    verdicts = "; ".join(results) if results else "none"
+    own = [
+        ("Return-Path", f"<{mail_from}>"),
+        ("Authentication-Results", f"{hostname}; {verdicts}"),
+        ("Received", trace),
+    ]
+    return mime.prepend_fields(cleaned(raw, keep_send_code=False), own)
+
+
+def diagnostic(text: str) -> str:
+    """`text` as one line of a delivery status: printable ASCII, at most 500 octets."""
+    return to_ascii(text)[:500]

@@ -1,0 +1,103 @@
+"""The listeners: reception (25), submission with STARTTLS (587) and with implicit TLS (465).
+
+Invariants: a listener never starts without its TLS context; `stop` lets commands under way finish within a time, then
+cuts; the ports really bound are known (bind to 0 in tests).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from dataclasses import dataclass
+from enum import StrEnum
+
+from smtp.reception import Reception
+from smtp.services import Services
+from smtp.shell import Gate, Handler, Shell
+from smtp.submission import Submission
+
+
+class Kind(StrEnum):
+    """What a listener is for."""
+
+    RECEPTION = "reception"
+    SUBMISSION = "submission"
+    SUBMISSION_TLS = "submission-tls"
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """One listener. `tls` must ask for a client certificate for reception (and for AUTH EXTERNAL)."""
+
+    kind: Kind
+    host: str
+    port: int
+    tls: ssl.SSLContext
+
+
+class SmtpServers:
+    """The SMTP listeners of one process."""
+
+    def __init__(self, services: Services, listens: list[Listen], *, grace: float = 10.0) -> None:
+        """`grace`: seconds given to commands under way when stopping."""
+        self._services = services
+        self._listens = listens
+        self._grace = grace
+        self._servers: list[asyncio.Server] = []
+        self._gates: list[Gate] = []
+        self.ports: dict[Kind, int] = {}
+        self._reception = Reception(services)
+        self._submission = Submission(services)
+
+    async def start(self) -> None:
+        """Bind and listen. Raises OSError when a port cannot be bound; nothing then listens."""
+        loop = asyncio.get_running_loop()
+        try:
+            for listen in self._listens:
+                gate = Gate(self._services.limits)
+                implicit = listen.kind is Kind.SUBMISSION_TLS
+                server = await loop.create_server(
+                    lambda listen=listen, gate=gate: self._shell(listen, gate),
+                    listen.host,
+                    listen.port,
+                    ssl=listen.tls if implicit else None,
+                    ssl_handshake_timeout=30.0 if implicit else None,
+                )
+                self._servers.append(server)
+                self._gates.append(gate)
+                self.ports[listen.kind] = server.sockets[0].getsockname()[1]
+        except BaseException:
+            await self.stop()
+            raise
+
+    def _shell(self, listen: Listen, gate: Gate) -> Shell:
+        handler: Handler = self._reception if listen.kind is Kind.RECEPTION else self._submission
+        return Shell(
+            handler,
+            hostname=self._services.hostname,
+            limits=self._services.limits,
+            gate=gate,
+            tls=listen.tls,
+            require_tls=True,
+        )
+
+    async def stop(self) -> None:
+        """Stop listening, let commands under way finish, close."""
+        for server in self._servers:
+            server.close()
+        for gate in self._gates:
+            gate.closing = True
+            for shell in list(gate.open):
+                if not shell.busy:
+                    shell.abandon()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._grace):
+                for gate in self._gates:
+                    await gate.empty.wait()
+        for gate in self._gates:
+            for shell in list(gate.open):
+                shell.abandon()
+        for server in self._servers:
+            await server.wait_closed()
+        self._servers.clear()

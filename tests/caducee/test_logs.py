@@ -1,0 +1,63 @@
+"""The redaction rule: what is not known to be harmless is never written, at any level."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from caducee.logs import ALLOWED_KEYS, REDACTED, configure_logs, redact
+
+SECRETS = ("Compte rendu de Paul ESSAI", "185057800608491", "motdepasse", "7KQ4-M2XW9-TB5RC-0HZ8N")
+
+
+def written(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().err
+
+
+def test_unknown_keys_are_masked_at_every_level(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("debug")
+    for method in ("debug", "info", "warning", "error"):
+        getattr(structlog.get_logger(), method)(
+            "accepted", subject=SECRETS[0], body=SECRETS[1], password=SECRETS[2], submission_id="s1"
+        )
+    text = written(capsys)
+    assert not any(secret in text for secret in SECRETS)
+    assert [json.loads(line)["submission_id"] for line in text.splitlines()] == ["s1"] * 4
+
+
+def test_an_ins_is_masked_even_in_an_allowed_key(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs()
+    structlog.get_logger().info("refused", reason="185057800608491@patient.mssante.fr inconnu, 2A 185052A00608491")
+    assert "185057800608491" not in (text := written(capsys))
+    assert "185052A00608491" not in text
+    assert REDACTED in text
+
+
+def test_an_exception_is_logged_by_class_and_place_only(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs()
+    try:
+        raise ValueError(SECRETS[0])
+    except ValueError:
+        structlog.get_logger().exception("failed")
+        logging.getLogger("mail.log").exception("unexpected data: %s", SECRETS[1])
+    text = written(capsys)
+    assert not any(secret in text for secret in SECRETS)
+    assert "ValueError caducee/test_logs.py" in text
+
+
+def test_library_lines_below_warning_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("debug")
+    logging.getLogger("mail.log").info("DATA: %s", SECRETS[0])
+    logging.getLogger("sqlalchemy.engine").debug("INSERT %s", SECRETS[1])
+    assert written(capsys) == ""
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=10), st.text(max_size=50)))
+def test_only_allowed_keys_keep_their_value(entry: dict[str, str]) -> None:
+    result = redact(None, "info", dict(entry))
+    assert all(value == REDACTED for key, value in result.items() if key not in ALLOWED_KEYS)

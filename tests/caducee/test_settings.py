@@ -1,0 +1,86 @@
+"""Settings: every key commented and readable back; every error names its key; the environment wins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from caducee.autoconfig import config_xml, srv_records
+from caducee.settings import ListenSection, OperatorSection, Settings, SettingsError, load_settings
+from caducee.settings_file import settings_file
+
+EXAMPLE = Settings(
+    operator=OperatorSection(
+        hostname="mss.chu-exemple.fr",
+        domains=("chu-exemple.mssante.fr",),
+        organisation='CHU "EXEMPLE"',
+        department="Rhône (69)",
+    ),
+    listen=ListenSection.above(21000),
+    routes={"medecin.mssante.fr": "127.0.0.1:22025"},
+)
+
+
+def write(folder: Path, text: str) -> Path:
+    (folder / "caducee.toml").write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_the_written_file_is_read_back_as_the_same_settings(tmp_path: Path) -> None:
+    assert load_settings(write(tmp_path, settings_file(EXAMPLE))) == EXAMPLE
+
+
+def test_every_key_of_the_written_file_has_a_comment() -> None:
+    lines = settings_file(Settings()).splitlines()
+    keys = [number for number, line in enumerate(lines) if " = " in line and not line.startswith("#")]
+    assert len(keys) > 35
+    assert [lines[number] for number in keys if not lines[number - 1].startswith("#")] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("[listen]\nimaps = 70000", "listen.imaps"),
+        ("[listen]\nimap_port = 3", "listen.imap_port"),
+        ("[operator]\ndomains = ['pas un domaine']", "operator.domains.0"),
+        ("[operator]\nstructure_id = '1990000011'", "operator.structure_id"),
+        ("[routes]\n'a.mssante.fr' = 'sans-port'", "routes.a.mssante.fr"),
+        ("[proxy]\nencrypt = 'parfois'", "proxy.encrypt"),
+        ("colour = 1", "colour"),
+    ],
+)
+def test_an_error_names_its_key(tmp_path: Path, text: str, key: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load_settings(write(tmp_path, text))
+    assert str(refused.value).startswith(f"{key}: ")
+    assert "caducee.toml" in str(refused.value)
+
+
+def test_broken_toml_and_missing_file_are_said_plainly(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="caducee init"):
+        load_settings(tmp_path)
+    with pytest.raises(SettingsError, match="TOML"):
+        load_settings(write(tmp_path, "[listen"))
+
+
+def test_the_environment_wins_and_is_named_in_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, settings_file(EXAMPLE))
+    monkeypatch.setenv("CADUCEE_LISTEN__IMAPS", "20999")
+    settings = load_settings(tmp_path)
+    assert (settings.listen.imaps, settings.listen.imap) == (20999, 21143)
+    monkeypatch.setenv("CADUCEE_LISTEN__IMAPS", "many")
+    with pytest.raises(SettingsError, match="CADUCEE_LISTEN__IMAPS"):
+        load_settings(tmp_path)
+
+
+def test_autoconfig_offers_only_tls() -> None:
+    text = config_xml(EXAMPLE).decode()
+    assert text.count("<socketType>SSL</socketType>") == 2
+    assert text.count("<socketType>STARTTLS</socketType>") == 2
+    assert "plain" not in text
+    assert "<port>21993</port>" in text
+
+
+def test_srv_records_name_each_service() -> None:
+    assert "_imaps._tcp.chu-exemple.mssante.fr. SRV 0 1 21993 mss.chu-exemple.fr." in srv_records(EXAMPLE)

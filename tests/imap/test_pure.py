@@ -1,0 +1,184 @@
+"""The pure parts: parser, formatter, names, sequences, summaries. Any bytes are survived; known answers are exact."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imap import utf7
+from imap.envelope import address_list
+from imap.errors import BadCommand, Refused
+from imap.listing import matches
+from imap.parser import GRAMMAR, parse
+from imap.sequences import format_numbers, parse_sequence_set
+from imap.summary import compute, encode, read, summarise
+from imap.values import Command, Fetch
+from tests.imap.support import MULTIPART
+
+_WORDS = [name.encode() for name in GRAMMAR] + [
+    b"(", b")", b"[", b"]", b"<0.1>", b'"', b"\\", b"{3}\r\n", b"{3+}\r\n", b"1:*", b"*", b"%", b"NOT", b"OR", b"BODY[",
+    b"HEADER.FIELDS", b"TEXT", b"\\Seen", b"+FLAGS", b"RETURN (", b"INBOX", b"&AOk-", b"1-Feb-2026", b" ", b"\x00",
+]  # fmt: skip
+
+
+@settings(max_examples=300, deadline=1000)
+@given(st.binary(max_size=300), st.lists(st.binary(max_size=5), max_size=3))
+def test_any_bytes_parse_or_are_refused(line: bytes, literals: list[bytes]) -> None:
+    with suppress(BadCommand, Refused):
+        assert isinstance(parse(line, literals), Command)
+
+
+@settings(max_examples=500, deadline=1000)
+@given(st.lists(st.sampled_from(_WORDS), max_size=12), st.lists(st.just(b"abc"), max_size=3))
+def test_plausible_nonsense_parses_or_is_refused(words: list[bytes], literals: list[bytes]) -> None:
+    for glue in (b" ", b""):
+        with suppress(BadCommand, Refused):
+            assert isinstance(parse(b"a " + glue.join(words), literals), Command)
+
+
+@pytest.mark.parametrize("text", [b"(", b"NOT ", b"OR ALL ", b'"', b"1,", b"{0}\r\n", b"\\", b"HEADER "])
+def test_a_full_line_of_one_thing_takes_no_time(text: bytes) -> None:
+    began = time.monotonic()
+    for start in (b"a SEARCH ", b"a FETCH 1 ", b"a STORE 1 ", b"a LIST ", b"a FETCH ", b"a LOGIN "):
+        with pytest.raises((BadCommand, Refused)):
+            parse(start + text * (65_000 // len(text)))
+    assert time.monotonic() - began < 1
+
+
+@settings(max_examples=300, deadline=1000)
+@given(st.binary(max_size=400))
+def test_any_bytes_have_a_summary(raw: bytes) -> None:
+    summary = read(summarise(raw))
+    assert summary == compute(raw)
+    assert summary is not None and summary.size == len(raw)
+    assert all(0 <= p.start <= p.body_start <= p.end <= len(raw) for p in summary.places().values())
+    assert (1,) in summary.places()
+    for value in (summary.envelope, summary.body, summary.structure):
+        assert _balanced(value)
+
+
+def _balanced(value: bytes) -> bool:
+    """Reads the value as IMAP data: quotes and literals closed, parentheses balanced, nothing outside them."""
+    depth = position = 0
+    while position < len(value):
+        sign = value[position : position + 1]
+        if sign == b'"':
+            position += 1
+            while value[position : position + 1] != b'"':
+                assert value[position] not in b"\r\n\x00" and position < len(value)
+                position += 2 if value[position : position + 1] == b"\\" else 1
+        elif sign == b"{":
+            end = value.index(b"}\r\n", position)
+            position = end + 2 + int(value[position + 1 : end])
+        elif sign in b"()":
+            depth += 1 if sign == b"(" else -1
+            if depth == 0:
+                return position == len(value) - 1
+        else:
+            assert value[position] not in b"\r\n"
+        position += 1
+    return False
+
+
+@given(st.binary(max_size=60))
+def test_damaged_summaries_are_no_summary(raw: bytes) -> None:
+    assert read(raw) is None or encode(read(raw) or compute(b"")) == raw
+
+
+def test_summary_of_a_nested_message() -> None:
+    summary = compute(MULTIPART)
+    places = summary.places()
+    assert list(places) == [(1,), (2,), (2, 1), (2, 2), (3,)]
+    place = places[(3,)]
+    assert MULTIPART[place.body_start : place.end] == b"JVBERg=="
+    assert (
+        b'("APPLICATION" "PDF" ("name" "cr.pdf") NIL NIL "BASE64" 8 NIL ("attachment" ("filename" "cr.pdf")) NIL NIL)'
+        in (summary.structure)
+    )
+    assert summary.body.startswith(
+        b'(("TEXT" "PLAIN" ("CHARSET" "US-ASCII") NIL NIL "7BIT" 10 0)("MESSAGE" "RFC822" NIL NIL NIL "7BIT" '
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b"a@b.fr", b'((NIL NIL "a" "b.fr"))'),
+        (b'"Petit, R." <r@b.fr>, x@y', b'(("Petit, R." NIL "r" "b.fr")(NIL NIL "x" "y"))'),
+        (b"x@y (Nom)", b'(("Nom" NIL "x" "y"))'),
+        (b"undisclosed-recipients:;", b'((NIL NIL "undisclosed-recipients" NIL)(NIL NIL NIL NIL))'),
+        (
+            b"G: a@b, c@d;, e@f",
+            b'((NIL NIL "G" NIL)(NIL NIL "a" "b")(NIL NIL "c" "d")(NIL NIL NIL NIL)(NIL NIL "e" "f"))',
+        ),
+        (b"<@relay:a@b>", b'((NIL NIL "a" "b"))'),
+        (b'"a b"@c', b'((NIL NIL "a b" "c"))'),
+        (b"=?utf-8?q?Ren=C3=A9?= <r@b>", b'(("=?utf-8?q?Ren=C3=A9?=" NIL "r" "b"))'),
+        (b"", b"NIL"),
+        (b" , ,", b"NIL"),
+    ],
+)
+def test_address_lists(value: bytes, expected: bytes) -> None:
+    assert address_list(value) == expected
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=30))
+def test_utf7_round_trip(name: str) -> None:
+    assert utf7.decode(utf7.encode(name)) == name
+
+
+def test_utf7_known_and_refused() -> None:
+    # RFC 3501 §5.1.3
+    assert utf7.encode("~peter/mail/台北/日本語") == b"~peter/mail/&U,BTFw-/&ZeVnLIqe-"
+    for wire in (b"&AGE-", b"&Jjo!", b"&", b"\xc3\xa9", b"&U,BTFw-&ZeVnLIqe-"):
+        with pytest.raises(ValueError, match="UTF-7"):
+            utf7.decode(wire)
+
+
+@given(st.sets(st.integers(1, 60)), st.lists(st.tuples(st.integers(1, 70), st.integers(1, 70)), min_size=1, max_size=6))
+def test_sequence_sets_find_what_a_plain_test_finds(numbers: set[int], ranges: list[tuple[int, int]]) -> None:
+    ordered = sorted(numbers)
+    text = ",".join(f"{low}:{high}" for low, high in ranges).encode()
+    expected = [i for i, n in enumerate(ordered) if any(min(r) <= n <= max(r) for r in ranges)]
+    assert parse_sequence_set(text).indices(ordered) == expected
+    if ordered:
+        assert parse_sequence_set(format_numbers(ordered).encode()).indices(ordered) == list(range(len(ordered)))
+
+
+def test_the_highest_uid_is_always_in_star() -> None:
+    assert parse_sequence_set(b"500:*").indices([3, 9]) == [1]
+    assert parse_sequence_set(b"1:4294967295").indices([3, 9]) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "expected"),
+    [
+        ("*", "a/b", True),
+        ("%", "a/b", False),
+        ("%/%", "a/b", True),
+        ("a*", "a/b", True),
+        ("a%b", "a/b", False),
+        ("inbox", "INBOX", True),
+        ("*b*", "a/b", True),
+        ("", "a", False),
+        ("*a" * 100 + "b", "a" * 200, False),
+    ],
+)
+def test_patterns(pattern: str, name: str, expected: bool) -> None:
+    assert matches(pattern, name) is expected
+
+
+def test_fetch_items() -> None:
+    command = parse(b"a1 uid fetch 1:*,7 (FLAGS BODY.PEEK[1.2.HEADER.FIELDS.NOT (To {2}\r\n)]<10.20>)", [b"Cc"])
+    assert command.uid and isinstance(command.arguments, Fetch)
+    (content,) = command.arguments.contents
+    assert content.label == b"BODY[1.2.HEADER.FIELDS.NOT (To Cc)]<10>"
+    assert content.path == (1, 2) and content.partial == (10, 20) and content.peek
+
+
+def test_passwords_are_not_shown() -> None:
+    assert "hunter2" not in repr(parse(b"a LOGIN me hunter2")) + repr(parse(b"a AUTHENTICATE PLAIN hunter2"))

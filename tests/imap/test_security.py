@@ -1,0 +1,256 @@
+"""The server as an attacker meets it: before login, at STARTTLS, with oversized or malformed input, and guessing."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+
+import pytest
+
+from imap import Limits
+from imap.session import Session
+from tests.imap.support import ADDRESS, PASSWORD, SIMPLE, Client, House
+
+
+async def test_no_login_before_tls(house: House) -> None:
+    async with house.serving() as server:
+        client = await Client.connect(house, server, tls=False)
+        capabilities = (await client.command("a CAPABILITY"))[0]
+        assert b" LOGINDISABLED" in capabilities and b" STARTTLS" in capabilities
+        assert b"AUTH=" not in capabilities
+        assert (await client.command(f'b LOGIN {ADDRESS} "{PASSWORD}"'))[-1].startswith(b"b NO [PRIVACYREQUIRED]")
+        plain = base64.b64encode(f"\0{ADDRESS}\0{PASSWORD}".encode()).decode()
+        assert (await client.command(f"c AUTHENTICATE PLAIN {plain}"))[-1].startswith(b"c NO [PRIVACYREQUIRED]")
+        client.close()
+
+
+async def test_starttls_then_login(house: House) -> None:
+    async with house.serving() as server:
+        client = await Client.connect(house, server, tls=False)
+        assert (await client.command("a STARTTLS"))[-1].startswith(b"a OK")
+        await client.writer.start_tls(house.client_context(), server_hostname="127.0.0.1")
+        capabilities = (await client.command("b CAPABILITY"))[0]
+        assert b"LOGINDISABLED" not in capabilities and b"AUTH=PLAIN" in capabilities
+        assert b"STARTTLS" not in capabilities
+        await client.login()
+        assert (await client.command("c STARTTLS"))[-1].startswith(b"c BAD")
+        client.close()
+
+
+async def test_text_injected_behind_starttls_ends_the_connection(house: House) -> None:
+    async with house.serving() as server:
+        client = await Client.connect(house, server, tls=False)
+        await client.send(b"a STARTTLS\r\nb CAPABILITY\r\n")
+        assert (await client.response()).startswith(b"* BYE")
+        assert await client.eof()
+
+
+async def test_text_injected_after_the_go_ahead_is_never_a_command(house: House) -> None:
+    async with house.serving() as server:
+        client = await Client.connect(house, server, tls=False)
+        assert (await client.command("a STARTTLS"))[-1].startswith(b"a OK")
+        await client.send(b"b CAPABILITY\r\n")
+        rest = await asyncio.wait_for(client.reader.read(), 10)
+        # At most a TLS alert comes back: the text was taken for a handshake.
+        assert b"CAPABILITY" not in rest
+
+
+async def test_three_failures_close_the_connection_slowly(house: House) -> None:
+    async with house.serving() as server:
+        client = await Client.connect(house, server)
+        for tag in ("a", "b"):
+            answer = await client.command(f"{tag} LOGIN {ADDRESS} wrong")
+            assert answer == [f"{tag} NO [AUTHENTICATIONFAILED] Authentication failed\r\n".encode()]
+        answer = await client.command("c LOGIN nobody@nowhere.fr wrong")
+        assert answer[0].startswith(b"* OK [ALERT]") and answer[-1].startswith(b"c NO [AUTHENTICATIONFAILED]")
+        assert (await client.response()).startswith(b"* BYE")
+        assert await client.eof()
+    assert len(house.sleeps) == 3 and all(1 <= seconds <= 2 for seconds in house.sleeps)
+
+
+@pytest.mark.parametrize("initial", [True, False])
+async def test_authenticate_plain(house: House, initial: bool) -> None:
+    response = base64.b64encode(f"\0{ADDRESS}\0{PASSWORD}".encode()).decode()
+    async with house.serving() as server:
+        client = await Client.connect(house, server)
+        if initial:
+            answer = await client.command(f"a AUTHENTICATE PLAIN {response}")
+        else:
+            await client.send(b"a AUTHENTICATE PLAIN\r\n")
+            assert await client.response() == b"+ \r\n"
+            await client.send(response.encode() + b"\r\n")
+            answer = [await client.response()]
+        assert answer[-1].startswith(b"a OK [CAPABILITY")
+        client.close()
+
+
+async def test_malformed_plain_is_bad(house: House) -> None:
+    async with house.serving() as server:
+        client = await Client.connect(house, server)
+        for response in (b"*", b"=", b"????", b"AGE=", base64.b64encode(b"other\0me\0pw")):
+            await client.send(b"a AUTHENTICATE PLAIN\r\n")
+            await client.response()
+            await client.send(response + b"\r\n")
+            assert (await client.response()).startswith(b"a BAD"), response
+        client.close()
+
+
+NONSENSE = (
+    b"a",
+    b"a ",
+    b" ",
+    b"* NOOP",
+    b"a FROB",
+    b"a SELECT",
+    b'a SELECT "',
+    b"a FETCH 0 FLAGS",
+    b"a FETCH 1:2:3 FLAGS",
+    b"a UID NOOP",
+    b"a SEARCH " + b"(" * 100,
+    b"a SEARCH " + b"NOT " * 100 + b"ALL",
+    b"a FETCH 1 BODY[" + b"1." * 40 + b"1]",
+    b"a FETCH 99999999999 FLAGS",
+    b"a LOGIN \xff \xff",
+    b"a STORE 1 FLAGS (\\Recent)",
+    b"\x00\x01\x02",
+    b"a SELECT &AGE-",
+    b"a NOOP\x00",
+)
+
+
+async def test_nonsense_is_bad_in_every_state(house: House) -> None:
+    house.deliver()
+    async with house.serving() as server:
+        client = await Client.connect(house, server)
+        for step in ("n NOOP", "login", "z SELECT INBOX"):
+            await (client.login() if step == "login" else client.command(step))
+            for line in NONSENSE:
+                await client.send(line + b"\r\n")
+                assert b" BAD " in await client.response(), line
+                assert (await client.command("n NOOP"))[-1] == b"n OK NOOP completed\r\n"
+        client.close()
+
+
+async def test_many_bad_commands_end_the_session(house: House) -> None:
+    async with house.serving() as server:
+        client = await Client.connect(house, server)
+        for _ in range(19):
+            assert (await client.command("a FROB"))[-1].startswith(b"a BAD")
+        assert (await client.command("a FROB"))[-1].startswith(b"a BAD")
+        assert (await client.response()).startswith(b"* BYE")
+
+
+async def test_a_long_line_ends_the_session(house: House) -> None:
+    async with house.serving() as server:
+        client = await Client.connect(house, server)
+        await client.send(b"a LOGIN " + b"x" * 9000)
+        assert (await client.response()).startswith(b"* BYE")
+        assert await client.eof()
+
+
+async def test_literals_are_bounded(house: House) -> None:
+    async with house.serving(Limits(message_size=100_000)) as server:
+        client = await Client.connect(house, server)
+        # Before login: 4 KiB. The literal is refused before it is sent.
+        await client.send(b"a LOGIN {5000}\r\n")
+        assert (await client.response()).startswith(b"a NO [TOOBIG]")
+        await client.login()
+        await client.send(b"b APPEND INBOX {100001}\r\n")
+        assert (await client.response()).startswith(b"b NO [TOOBIG]")
+        # Already on its way (LITERAL+): read to its end and refused, the connection stays usable.
+        answer = await client.command(b"c APPEND INBOX {100001+}\r\n" + b"x" * 100_001)
+        assert answer[-1].startswith(b"c NO [TOOBIG]")
+        assert (await client.command("d NOOP"))[-1].startswith(b"d OK")
+        await client.send(b"e APPEND INBOX {4294967295+}\r\n")
+        assert (await client.response()).startswith(b"* BYE [TOOBIG]")
+
+
+async def test_a_synchronising_literal_is_invited(house: House) -> None:
+    async with house.serving() as server:
+        client = await Client.connect(house, server)
+        await client.send(b"a LOGIN {%d}\r\n" % len(ADDRESS))
+        assert (await client.response()).startswith(b"+ ")
+        await client.send(ADDRESS.encode() + b' "' + PASSWORD.encode() + b'"\r\n')
+        assert (await client.response()).startswith(b"a OK")
+        client.close()
+
+
+async def test_silence_before_login_ends_the_session(house: House) -> None:
+    async with house.serving(Limits(login_time=0.2)) as server:
+        client = await Client.connect(house, server)
+        assert (await client.response()).startswith(b"* BYE Autologout")
+        assert await client.eof()
+
+
+async def test_silence_after_login_and_in_idle_ends_the_session(house: House) -> None:
+    async with house.serving(Limits(idle_time=0.3)) as server:
+        for command in (b"", b"a IDLE\r\n"):
+            client = await Client.connect(house, server)
+            await client.login()
+            await client.send(command)
+            answers = [await client.response() for _ in range(2 if command else 1)]
+            assert answers[-1].startswith(b"* BYE Autologout")
+
+
+async def test_connections_are_counted(house: House) -> None:
+    async with house.serving(Limits(connections_per_address=3, connections_per_account=1)) as server:
+        first = await Client.connect(house, server)
+        await first.login()
+        second = await Client.connect(house, server)
+        assert (await second.command(f'a LOGIN {ADDRESS} "{PASSWORD}"'))[-1].startswith(b"a NO [LIMIT]")
+        third = await Client.connect(house, server)
+        reader, _ = await asyncio.open_connection("127.0.0.1", server.ports[0], ssl=house.client_context())
+        assert (await reader.readline()).startswith(b"* BYE [LIMIT]")
+        await first.command("b LOGOUT")
+        assert await first.eof()
+        first.close()
+        await second.login()
+        third.close()
+
+
+async def test_unexpected_errors_show_and_log_a_reference_only(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(self: Session, *, expunge_allowed: bool) -> None:
+        raise RuntimeError("Subject: secret of the patient")
+
+    house.deliver()
+    async with house.serving() as server:
+        client = await Client.connect(house, server)
+        await client.login()
+        monkeypatch.setattr(Session, "sync", broken)
+        with caplog.at_level(logging.DEBUG):
+            answer = (await client.command("a SELECT INBOX"))[-1].decode()
+        assert answer.startswith("a NO [SERVERBUG] Internal error (réf. ")
+        reference = answer.split("réf. ")[1].split(")")[0]
+        assert reference in caplog.text and "secret" not in caplog.text + answer
+        client.close()
+
+
+async def test_nothing_of_a_session_reaches_the_log(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        async with house.serving() as server:
+            client = await Client.connect(house, server)
+            await client.command(f"a LOGIN {ADDRESS} wrong-secret")
+            await client.login()
+            await client.command(b"b APPEND INBOX {%d+}\r\n" % len(SIMPLE) + SIMPLE)
+            await client.command("c SELECT INBOX")
+            await client.command("d SEARCH SUBJECT secret-search")
+            client.close()
+    for secret in (PASSWORD, "wrong-secret", "Glyc", "bilan", "secret-search"):
+        assert secret not in caplog.text
+
+
+async def test_a_client_that_does_not_read_is_cut_off(house: House) -> None:
+    house.deliver(b"Subject: big\r\n\r\n" + (b"x" * 76 + b"\r\n") * 320_000)
+    async with house.serving(Limits(write_time=0.5)) as server:
+        client = await Client.connect(house, server)
+        await client.login()
+        await client.command("a SELECT INBOX")
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await client.send(b"b FETCH 1 BODY.PEEK[]\r\n")
+        async with asyncio.timeout(10):
+            while server._sessions:
+                await asyncio.sleep(0.05)
+        client.close()

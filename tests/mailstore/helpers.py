@@ -1,0 +1,78 @@
+"""Small makers shared by the tests of the mail store."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from mailstore import (
+    Acceptance,
+    Account,
+    Direction,
+    LocalDelivery,
+    MailboxKind,
+    NewDeposit,
+    OutgoingCopy,
+    Store,
+)
+
+NOW = datetime(2026, 3, 2, 9, 30, 0, 123456, tzinfo=UTC)
+LATER = NOW + timedelta(minutes=1)
+MINUTE = timedelta(minutes=1)
+KEY = bytes(range(32))
+
+
+def url(folder: Path) -> str:
+    """Where the tests keep the database of a folder."""
+    return f"sqlite:///{folder / 'mail.db'}"
+
+
+def open_store(folder: Path, *, create: bool = False, key: bytes = KEY) -> Store:
+    """A store whose summaries are the message's first line, and whose clock stands at NOW."""
+    opener = Store.create if create else Store.open
+    return opener(url(folder), folder / "blobs", key, index=lambda raw: raw.split(b"\r\n")[0], clock=lambda: NOW)
+
+
+def make_account(store: Store, address: str, password: str | None = None) -> Account:
+    """A professional's mailbox."""
+    return store.add_account(
+        address, MailboxKind.PER, display_name="Dr Alice Martin", national_id="810000000012", password=password, at=NOW
+    )
+
+
+def message(number: int = 0, body: str = "Bonjour") -> bytes:
+    """A small message with CRLF line ends."""
+    return f"Subject: compte rendu {number}\r\nMessage-ID: <{number}@medecin.example>\r\n\r\n{body}\r\n".encode()
+
+
+def acceptance(
+    account: Account,
+    number: int = 0,
+    *,
+    copies: tuple[str, ...] = (),
+    local: bool = True,
+    deposits: tuple[NewDeposit, ...] = (),
+) -> Acceptance:
+    """A message of `account` to itself (when `local`) and to `copies` elsewhere."""
+    recipients = ((account.address,) if local else ()) + copies
+    return Acceptance(
+        direction=Direction.SUBMISSION,
+        principal=account.address,
+        mail_from=account.address,
+        recipients=recipients,
+        message_id=f"<{number}@medecin.example>",
+        received=message(number),
+        local=(LocalDelivery(account.id, account.address, message(number)),) if local else (),
+        outgoing=(OutgoingCopy(copies, b"Received: here\r\n" + message(number)),) if copies else (),
+        deposits=deposits,
+    )
+
+
+def document(unique_id: str = "1.2.3", sha1: str = "a" * 40, content: bytes = b"<ClinicalDocument/>") -> NewDeposit:
+    """A document ready for deposit."""
+    return NewDeposit(unique_id, sha1, content, b'{"sender": "alice"}')
+
+
+def blob_files(folder: Path) -> list[Path]:
+    """Every file under the blob folder."""
+    return [path for path in (folder / "blobs").rglob("*") if path.is_file()]

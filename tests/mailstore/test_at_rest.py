@@ -1,0 +1,59 @@
+"""Nothing a message says is readable on the disk, in any file, whatever was done with it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from mailstore import DepositState, FlagOperation, LocalDelivery, NewDeposit, OutgoingCopy, Store
+from tests.mailstore.helpers import MINUTE, NOW, acceptance, make_account
+
+BODY, SUBJECT, PASSWORD = "tumeur-canari-body", "Dupont-canari-subject", "canari-mot-de-passe"
+DOCUMENT, CONTEXT, KEY, FOLDER = "canari-cda-ins", "canari-context", "canari-private-key", "Patient canari-nom"
+RAW = f"Subject: {SUBJECT}\r\n\r\n{BODY}\r\n".encode() * 3
+
+
+def test_no_canary_in_any_file(store: Store, tmp_path: Path) -> None:
+    account = make_account(store, "alice@medecin.example", PASSWORD)
+    assert store.authenticate(account.address, PASSWORD, NOW)
+    assert store.authenticate(PASSWORD, "typed in the wrong field", NOW) is None
+    store.create_folder(account.id, FOLDER)
+    store.append(account.id, FOLDER, RAW, ("\\Seen",), NOW, NOW)
+    given = dataclasses.replace(
+        acceptance(account, 1),
+        received=RAW,
+        local=(LocalDelivery(account.id, account.address, RAW),),
+        outgoing=(OutgoingCopy(("b@x.fr",), RAW + b"2"),),
+        deposits=(NewDeposit("1.2", "a" * 40, DOCUMENT.encode(), CONTEXT.encode()),),
+    )
+    store.accept(given, NOW)
+    store.accept(given, NOW)
+    store.put_key(account.address, "smime", b"chain", KEY.encode(), NOW)
+    inbox = store.folder(account.id, "INBOX").id
+    target = store.folder(account.id, FOLDER).id
+    store.copy(inbox, [1], target, NOW)
+    store.store_flags(inbox, [1], FlagOperation.ADD, ["\\Deleted"])
+    store.expunge(inbox, None)
+    deposit = store.lease_deposit(1, "w", NOW, MINUTE, submission_set_id="1.1")
+    assert deposit is not None and deposit.content == DOCUMENT.encode()
+    store.settle_deposit(1, "w", DepositState.NEEDS_ATTENTION, "INS", NOW)
+    assert store.summaries(target, [1, 2]) == {1: RAW.split(b"\r\n")[0], 2: RAW.split(b"\r\n")[0]}
+    assert store.folder(account.id, FOLDER).total == 2
+
+    def assert_no_canary() -> None:
+        files = [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert {"mail.db"} < {path.name for path in files}
+        for path in files:
+            data = path.read_bytes()
+            for canary in (BODY, SUBJECT, PASSWORD, DOCUMENT, CONTEXT, KEY, "canari"):
+                assert canary.encode() not in data, (path, canary)
+
+    assert any(path.name.endswith("-wal") for path in tmp_path.iterdir()), "the journal is looked at as well"
+    assert_no_canary()
+    store.close()
+    assert_no_canary()
+
+
+def test_the_search_itself_would_find_a_canary(store: Store, tmp_path: Path) -> None:
+    store.accept(dataclasses.replace(acceptance(make_account(store, "a@x.fr")), message_id="<canari@x>"), NOW)
+    assert any(b"canari" in path.read_bytes() for path in tmp_path.glob("mail.db*"))

@@ -1,0 +1,268 @@
+"""The sender against a real reception listener: delivered once, deferred, given up, and never to the wrong peer."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from datetime import timedelta
+
+import pytest
+
+import mime
+from mailstore import Acceptance, DeliveryState, Direction, OutgoingCopy, Settlement
+from smtp import Kind, SmtpClient
+from tests.smtp.transcript import client_tls
+from tests.smtp.world import PASSWORD, Operator, World, free_port, message
+from trustspace import ListedDomain
+
+
+def _queue(operator: Operator, *recipients: str, name: str = "m1") -> str:
+    content = message("alice@a.mssante.fr", "x", body=".Bonjour.\r\n..", message_id=f"{name}@test")
+    acceptance = Acceptance(
+        direction=Direction.SUBMISSION,
+        principal="alice@a.mssante.fr",
+        mail_from="alice@a.mssante.fr",
+        recipients=recipients,
+        message_id=f"<{name}@test>",
+        received=content,
+        outgoing=(OutgoingCopy(recipients, content),),
+    )
+    return operator.store.accept(acceptance, operator.clock.now).submission_id
+
+
+def _route(operator: Operator) -> dict[str, str]:
+    return {"b.mssante.fr": f"127.0.0.1:{operator.ports[Kind.RECEPTION]}"}
+
+
+def _last(operator: Operator, message_id: str = "m1@test") -> tuple[str, dict[str, str]]:
+    traced = operator.store.trace(message_id)[-1]
+    return traced.event.name, dict(traced.event.detail)
+
+
+async def test_from_submission_to_the_other_mailbox(world: World) -> None:
+    """The whole way: submission at A wakes the sender, which delivers to the reception of B."""
+    async with world.a.listening(Kind.SUBMISSION_TLS), world.b.listening(Kind.RECEPTION):
+        sender = world.a.sender(_route(world.b))
+        running = asyncio.create_task(sender.run())
+        client = await SmtpClient.connect(
+            "127.0.0.1",
+            world.a.ports[Kind.SUBMISSION_TLS],
+            hostname="gp",
+            tls=client_tls(world.a.services.trust),
+        )
+        await client.login_plain("alice@a.mssante.fr", PASSWORD)
+        recipients = ["bob@b.mssante.fr", "alice@b.mssante.fr"]
+        answers = await client.send("alice@a.mssante.fr", recipients, message("alice@a.mssante.fr", "x"))
+        assert all(answer.ok for answer in answers.values())
+        await client.quit()
+        async with asyncio.timeout(10):
+            while world.a.store.queue():
+                await asyncio.sleep(0.02)
+        sender.stop()
+        await running
+    assert len(world.b.inbox("bob")) == len(world.b.inbox("alice")) == 1
+    name, detail = _last(world.a)
+    assert name == "outgoing.delivered"
+    assert detail["dn"] == world.b.certificate.certificate.subject.rfc4514_string()
+    assert detail["reply"].startswith("250 2.0.0")
+
+
+async def test_content_arrives_byte_for_byte(world: World) -> None:
+    _queue(world.a, "bob@b.mssante.fr")
+    async with world.b.listening(Kind.RECEPTION):
+        assert await world.a.sender(_route(world.b)).once() == 1
+    (delivered,) = world.b.inbox("bob")
+    assert delivered.endswith(message("alice@a.mssante.fr", "x", body=".Bonjour.\r\n.."))
+
+
+async def test_killed_between_250_and_settle(world: World) -> None:
+    """The first worker delivers and dies before it settles; the second repeats the hand-over, B recognises it."""
+    _queue(world.a, "bob@b.mssante.fr", "alice@b.mssante.fr")
+    async with world.b.listening(Kind.RECEPTION):
+        rows = world.a.store.lease_outgoing("dead", world.clock.now, timedelta(minutes=20), 10)
+        client = await SmtpClient.connect("127.0.0.1", world.b.ports[Kind.RECEPTION], hostname="mss.a.test")
+        await client.starttls(client_tls(world.b.services.trust, world.a.certificate))
+        await client.ehlo()
+        content = world.a.store.read_blob(rows[0].blob)
+        answers = await client.send("alice@a.mssante.fr", [row.recipient for row in rows], content)
+        assert all(answer.ok for answer in answers.values())
+        client.close()
+        second = world.a.sender(_route(world.b), owner="second")
+        assert await second.once() == 0
+        world.clock.forward(minutes=21)
+        assert await second.once() == 2
+    assert world.a.store.queue() == []
+    assert len(world.b.inbox("bob")) == len(world.b.inbox("alice")) == 1
+
+
+async def test_peer_down_then_back(world: World) -> None:
+    _queue(world.a, "bob@b.mssante.fr")
+    port = free_port()
+    sender = world.a.sender({"b.mssante.fr": f"127.0.0.1:{port}"})
+    assert await sender.once() == 1
+    assert _last(world.a)[0] == "outgoing.deferred"
+    assert await sender.once() == 0
+    world.clock.forward(minutes=1)
+    async with world.b.listening(Kind.RECEPTION, port=port):
+        assert await sender.once() == 1
+    assert _last(world.a)[0] == "outgoing.delivered"
+    assert len(world.b.inbox("bob")) == 1
+
+
+async def test_permanent_refusal_of_one_recipient_is_told(world: World) -> None:
+    _queue(world.a, "bob@b.mssante.fr", "nobody@b.mssante.fr")
+    async with world.b.listening(Kind.RECEPTION):
+        await world.a.sender(_route(world.b)).once()
+    states = {row.recipient: row.state for row in world.a.store.queue(None)}
+    assert states == {"bob@b.mssante.fr": DeliveryState.DELIVERED, "nobody@b.mssante.fr": DeliveryState.FAILED}
+    (notice,) = world.a.inbox("alice")
+    part = mime.parse(notice)
+    assert (part.media_type, part.parameters["report-type"]) == ("multipart/report", "delivery-status")
+    text, status, header = part.children
+    assert "n'a pas pu être remis" in text.decoded(notice).decode()
+    assert b"Final-Recipient: rfc822; nobody@b.mssante.fr\r\nAction: failed\r\nStatus: 5.1.1\r\n" in status.body(notice)
+    assert status.encoding in ("", "7bit")
+    assert b"bob@b.mssante.fr" not in status.body(notice)
+    assert b"Message-ID: <m1@test>" in header.decoded(notice)
+    assert b"Bonjour" not in notice
+    assert part.get("return-path") == "<>"
+    assert part.get("auto-submitted") == "auto-replied"
+
+
+async def test_gives_up_after_two_days(world: World) -> None:
+    _queue(world.a, "bob@b.mssante.fr")
+    sender = world.a.sender({"b.mssante.fr": f"127.0.0.1:{free_port()}"})
+    await sender.once()
+    world.clock.forward(hours=47, minutes=59)
+    await sender.once()
+    assert world.a.inbox("alice") == []
+    world.clock.forward(hours=2)
+    await sender.once()
+    assert _last(world.a)[0] in ("outgoing.failed", "notice.failure")
+    assert world.a.store.queue() == []
+    assert b"Status: 5.4.7" in world.a.inbox("alice")[0]
+
+
+async def test_a_notice_is_not_doubled_by_a_crash(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The notice is stored, then the worker dies before settling: the repeated attempt stores no second notice."""
+    _queue(world.a, "nobody@b.mssante.fr")
+
+    def die(*args: object) -> None:
+        raise RuntimeError("killed")
+
+    async with world.b.listening(Kind.RECEPTION):
+        with monkeypatch.context() as patch:
+            patch.setattr(world.a.store, "settle_outgoing", die)
+            await world.a.sender(_route(world.b), owner="first").once()
+        world.clock.forward(minutes=21)
+        assert await world.a.sender(_route(world.b), owner="second").once() == 1
+    assert world.a.store.queue() == []
+    assert len(world.a.inbox("alice")) == 1
+
+
+async def test_unlisted_peer_hears_nothing_but_ehlo_and_starttls(world: World) -> None:
+    """B's listener has a certificate of the right authority that is listed for nothing: no envelope leaves."""
+    _queue(world.a, "bob@b.mssante.fr")
+    world.b.certificate = world.issue("mss.b.test")
+    async with world.b.listening(Kind.RECEPTION):
+        await world.a.sender(_route(world.b)).once()
+    name, detail = _last(world.a)
+    assert name == "outgoing.deferred"
+    assert detail["reply"].startswith("451 4.7.5")
+    assert detail["rule"]
+    assert world.b.store.trace("m1@test") == []
+    assert world.b.inbox("bob") == []
+
+
+async def test_peer_listed_for_another_domain(world: World) -> None:
+    _queue(world.a, "bob@b.mssante.fr")
+    world.publish(
+        [
+            ListedDomain.of("a.mssante.fr", world.a.certificate.certificate),
+            ListedDomain.of("c.mssante.fr", world.b.certificate.certificate),
+            ListedDomain("b.mssante.fr", "CN=other,OU=1990000055,O=X,ST=Paris (75),C=FR"),
+        ]
+    )
+    async with world.b.listening(Kind.RECEPTION):
+        await world.a.sender(_route(world.b)).once()
+    assert _last(world.a)[1]["reply"].startswith("451 4.7.5")
+    assert world.b.inbox("bob") == []
+
+
+async def test_revoked_peer(world: World) -> None:
+    _queue(world.a, "bob@b.mssante.fr")
+    world.authority.revoke(world.b.certificate.certificate, world.clock.now)
+    world.trust_again()
+    async with world.b.listening(Kind.RECEPTION):
+        await world.a.sender(_route(world.b)).once()
+    assert _last(world.a)[1]["rule"] == "CERTIFICATE_REVOKED"
+    assert world.b.inbox("bob") == []
+
+
+async def test_a_peer_that_strips_starttls_gets_nothing(world: World) -> None:
+    heard: list[bytes] = []
+
+    async def strip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 evil\r\n")
+        while line := await reader.readline():
+            heard.append(line)
+            writer.write(b"250 evil\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(strip, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    _queue(world.a, "bob@b.mssante.fr")
+    await world.a.sender({"b.mssante.fr": f"127.0.0.1:{port}"}).once()
+    server.close()
+    assert heard == [b"EHLO mss.a.test\r\n"]
+    assert "STARTTLS not offered" in _last(world.a)[1]["reply"]
+
+
+async def test_octets_injected_before_tls_end_the_connection(world: World) -> None:
+    async def inject(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 evil\r\n")
+        await reader.readline()
+        writer.write(b"250-evil\r\n250 STARTTLS\r\n")
+        await reader.readline()
+        writer.write(b"220 go\r\n250 injected\r\n")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(inject, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    _queue(world.a, "bob@b.mssante.fr")
+    await world.a.sender({"b.mssante.fr": f"127.0.0.1:{port}"}).once()
+    server.close()
+    assert "octets received before TLS" in _last(world.a)[1]["reply"]
+
+
+async def test_many_messages_share_a_connection(world: World) -> None:
+    for number in range(10):
+        _queue(world.a, "bob@b.mssante.fr", name=f"n{number}")
+    async with world.b.listening(Kind.RECEPTION) as servers:
+        seen: list[int] = []
+        gate = servers._gates[0]
+        enter = gate.enter
+        gate.enter = lambda shell, address: (seen.append(1), enter(shell, address))[1]  # type: ignore[method-assign]
+        assert await world.a.sender(_route(world.b)).once() == 10
+    assert len(world.b.inbox("bob")) == 10
+    assert len(seen) == 1
+
+
+def test_back_off_doubles_is_capped_and_jittered(world: World) -> None:
+    sender = world.a.sender({})
+    sender._chance = random.Random(7)
+    delays = [sender.delay(attempts).total_seconds() for attempts in range(60)]
+    for attempts, delay in enumerate(delays):
+        whole = min(3600.0, 60.0 * 2 ** min(attempts, 20))
+        assert 0.75 * whole <= delay <= whole
+    assert len(set(delays[10:])) > 40
+
+
+def test_a_lost_lease_is_not_settled(world: World) -> None:
+    _queue(world.a, "bob@b.mssante.fr")
+    (row,) = world.a.store.lease_outgoing("one", world.clock.now, timedelta(minutes=1), 10)
+    world.clock.forward(minutes=2)
+    world.a.store.lease_outgoing("two", world.clock.now, timedelta(minutes=1), 10)
+    with pytest.raises(Exception, match="lease"):
+        world.a.store.settle_outgoing(row.row_id, "one", Settlement(DeliveryState.DELIVERED, "250"), world.clock.now)

@@ -1,0 +1,47 @@
+"""The trust space: the signed white list, who may speak for which domain, certificate paths, TLS contexts."""
+
+from trustspace.dn import DistinguishedName, DnSyntaxError, name_of
+from trustspace.issuing import Issued
+from trustspace.join import may_speak
+from trustspace.listshape import ListRefusal, WhiteListRefused
+from trustspace.model import Decision, ListedDomain, ListProblem, TrustSpaceError, WhiteList, canonical_domain
+from trustspace.paths import Anchors, PathReason, PathValidator, PathVerdict, Usage, check_path
+from trustspace.pem import UnreadableFile, read_certificates, read_crl, read_private_key
+from trustspace.practice import PRACTICE_SIGNER_CN, PracticeAuthority
+from trustspace.space import Freshness, TrustSpace, TrustUnavailable
+from trustspace.tls import client_context, server_context
+from trustspace.whitelist import load_white_list
+
+__all__ = [
+    "PRACTICE_SIGNER_CN",
+    "Anchors",
+    "Decision",
+    "DistinguishedName",
+    "DnSyntaxError",
+    "Freshness",
+    "Issued",
+    "ListProblem",
+    "ListRefusal",
+    "ListedDomain",
+    "PathReason",
+    "PathValidator",
+    "PathVerdict",
+    "PracticeAuthority",
+    "TrustSpace",
+    "TrustSpaceError",
+    "TrustUnavailable",
+    "UnreadableFile",
+    "Usage",
+    "WhiteList",
+    "WhiteListRefused",
+    "canonical_domain",
+    "check_path",
+    "client_context",
+    "load_white_list",
+    "may_speak",
+    "name_of",
+    "read_certificates",
+    "read_crl",
+    "read_private_key",
+    "server_context",
+]
