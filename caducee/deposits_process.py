@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+
+from celery.exceptions import SecurityWarning
+
 from caducee.child import say_ready
-from caducee.folder import OperatorFolder
-from caducee.initialise import DMP_AUTHENTICATION, DMP_SIGNATURE
+from caducee.folder import DMP_AUTHENTICATION, DMP_SIGNATURE, OperatorFolder
 from caducee.settings import Settings
 from caducee.wiring import now, open_store, open_trust
 from dmp_bridge import Depositor, DmpOutlet, make_app, run_worker
@@ -21,6 +24,8 @@ def run(folder: OperatorFolder, settings: Settings) -> None:
     store.release_leases(WORKER)
     depositor = Depositor(store, _outlet(folder, settings), owner=WORKER, clock=now)
     app = make_app(folder.broker)
+    # Celery warns root of pickled messages; ours are JSON, and hold a row's number.
+    warnings.simplefilter("ignore", SecurityWarning)
     say_ready()
     run_worker(app, depositor)
     store.close()

@@ -7,6 +7,11 @@ from pathlib import Path
 
 from caducee.settings import SETTINGS_FILE
 
+SERVER = "server"
+DMP_AUTHENTICATION = "dmp-auth"
+DMP_SIGNATURE = "dmp-sign"
+"""Names of the certificate chains (.pem) and keys (.key) under keys/."""
+
 
 @dataclass(frozen=True, slots=True)
 class OperatorFolder:

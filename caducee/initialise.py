@@ -19,17 +19,15 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from caducee.errors import UsageError
-from caducee.folder import OperatorFolder
+from caducee.folder import DMP_AUTHENTICATION, DMP_SIGNATURE, SERVER, OperatorFolder
+from caducee.private_directory import private_directory
 from caducee.settings import Settings
 from caducee.settings_file import settings_file
 from caducee.wiring import database_url
-from directory import Entry, Slapd
+from directory import Entry
 from mailstore import Store, create_master_key
 from trustspace import ListedDomain, PracticeAuthority, pem
 
-SERVER = "server"
-DMP_AUTHENTICATION = "dmp-auth"
-DMP_SIGNATURE = "dmp-sign"
 _SELF_SIGNED = timedelta(days=90)
 
 
@@ -149,18 +147,6 @@ def _self_signed(folder: OperatorFolder, settings: Settings, at: datetime) -> No
 def _create_directory(folder: OperatorFolder, settings: Settings, entries: list[Entry]) -> None:
     slapd = private_directory(folder, settings)
     slapd.initialise(entries, folder.directory_password.read_text().strip())
-
-
-def private_directory(folder: OperatorFolder, settings: Settings) -> Slapd:
-    """The slapd of this folder, as `init` creates it and `serve` runs it."""
-    return Slapd(
-        folder.directory,
-        ldap_port=settings.listen.ldap,
-        ldaps_port=settings.listen.ldaps or None,
-        host=settings.listen.host,
-        certificate=folder.keys / f"{SERVER}.pem",
-        key=folder.keys / f"{SERVER}.key",
-    )
 
 
 def publish_practice_list(

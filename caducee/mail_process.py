@@ -14,8 +14,7 @@ import uvloop
 
 from caducee.autoconfig import web_app
 from caducee.child import say_ready
-from caducee.folder import OperatorFolder
-from caducee.initialise import SERVER
+from caducee.folder import SERVER, OperatorFolder
 from caducee.planner import SubmissionPlanner
 from caducee.settings import Settings
 from caducee.web import WebServer
@@ -146,7 +145,10 @@ def _sender(folder: OperatorFolder, settings: Settings, services: Services) -> S
         services,
         Carrier(services, DomainRouter(settings.routes), tls),
         owner=SENDER,
-        settings=SenderSettings(give_up=timedelta(hours=settings.limits.queue_hours)),
+        settings=SenderSettings(
+            first_retry=timedelta(seconds=settings.limits.retry_seconds),
+            give_up=timedelta(hours=settings.limits.queue_hours),
+        ),
     )
 
 

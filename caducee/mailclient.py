@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from aioimaplib import aioimaplib
 
@@ -133,7 +134,7 @@ class Mailbox:
         answer = await self._imap.uid("fetch", "1:*", "(FLAGS BODY.PEEK[HEADER])")
         found: list[tuple[int, tuple[str, ...], bytes]] = []
         lines = [bytes(line) for line in answer.lines]
-        for line, header in zip(lines, lines[1:], strict=False):
+        for line, header in pairwise(lines):
             uid, flags = _FETCH.search(line), _FLAGS.search(line)
             if b"FETCH" in line and uid and flags:
                 found.append((int(uid.group(1)), tuple(flags.group(1).decode().split()), header))

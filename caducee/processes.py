@@ -1,4 +1,4 @@
-"""Which processes an operator runs, for the supervisor: the directory first, then the record, mail, and deposits."""
+"""Which processes an operator runs, for the supervisor: the directory (first: it is stopped last), the record, mail, deposits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from caducee.folder import OperatorFolder
-from caducee.initialise import private_directory
+from caducee.private_directory import private_directory
 from caducee.settings import Settings
 from caducee.supervisor import ChildSpec, wait_for_port
 
@@ -16,7 +16,7 @@ ROLES = ("record", "mail", "deposits")
 
 
 def child_specs(folder: OperatorFolder, settings: Settings) -> Sequence[ChildSpec]:
-    """The processes that the settings ask for, in the order of their needs."""
+    """The processes that the settings ask for."""
     specs: list[ChildSpec] = []
     if settings.services.directory:
         slapd = private_directory(folder, settings)

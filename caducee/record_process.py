@@ -6,10 +6,10 @@ import asyncio
 import signal
 
 from caducee.child import say_ready
-from caducee.folder import OperatorFolder
-from caducee.initialise import SERVER
+from caducee.folder import SERVER, OperatorFolder
+from caducee.record import open_record
 from caducee.settings import Settings
-from caducee.wiring import now, open_record, open_trust
+from caducee.wiring import now, open_trust
 from dossier import Authority, RecordServer, bind, make_record_app
 from trustspace import Usage, server_context
 

@@ -192,6 +192,9 @@ class LimitsSection(Section):
     queue_hours: Annotated[int, Field(ge=1)] = Field(
         default=48, description="How long delivery is tried before the sender is told it failed."
     )
+    retry_seconds: Annotated[int, Field(ge=1)] = Field(
+        default=60, description="First pause before a delivery is tried again; doubled each time, up to an hour."
+    )
 
 
 class LogsSection(Section):

@@ -40,7 +40,7 @@ class _Child:
 
 
 class Supervisor:
-    """Runs the children in order: each is serving before the next one starts."""
+    """Runs the children side by side: none needs another to start, each answers "not now" until what it needs is there."""
 
     def __init__(self, specs: Sequence[ChildSpec], *, on_state: Callable[[str, str, int], None] | None = None) -> None:
         self._children = [_Child(spec) for spec in specs]
@@ -58,17 +58,13 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        keepers: list[asyncio.Task[None]] = []
+        keepers = [asyncio.create_task(self._keep(child), name=child.spec.name) for child in self._children]
         try:
-            for child in self._children:
-                keepers.append(asyncio.create_task(self._keep(child), name=child.spec.name))
-                if not await self._wait_serving(child):
-                    break
-            else:
+            if all(await asyncio.gather(*(self._wait_serving(child) for child in self._children))):
                 self._on_state("", "ready", os.getpid())
             await self._stopping.wait()
         finally:
-            # What was started first (the directory) is needed by the others until their end: it goes last.
+            # The first one (the directory) is needed by the others until their end: it goes last.
             await asyncio.gather(*(self._end(child) for child in self._children[1:]))
             await self._end(self._children[0])
             for keeper in keepers:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
 
 import uvicorn
 from starlette.applications import Starlette
-
-from dossier.serve import bind
 
 
 class WebServer:
@@ -37,7 +36,7 @@ class WebServer:
 
     async def start(self) -> None:
         """Listen. Raises OSError when the port is taken."""
-        listener = bind(*self._address)
+        listener = socket.create_server(self._address)
         # serve() would take over SIGTERM, which belongs to the process around us.
         self._task = asyncio.create_task(self._server._serve(sockets=[listener]))
         while not self._server.started and not self._task.done():

@@ -10,7 +10,6 @@ from caducee.errors import UsageError
 from caducee.folder import OperatorFolder
 from caducee.settings import Settings
 from directory import Directory
-from dossier import RecordStore
 from mailstore import MailboxKind, Store, read_master_key
 from proxy import EncryptPolicy, Protector, ProxyPolicy, SignPolicy
 from trustspace import TrustSpace, Usage
@@ -63,13 +62,6 @@ def open_directory(folder: OperatorFolder, settings: Settings, *, write: bool = 
     return Directory(
         url, bind_dn=bind_dn, password=read_secret(password_file, "directory.password_file"), ca_file=ca_file
     )
-
-
-def open_record(folder: OperatorFolder) -> RecordStore:
-    """The embedded record of this folder, created at first use."""
-    folder.record.mkdir(mode=0o700, exist_ok=True)
-    url = f"sqlite:///{(folder.record / 'record.db').resolve()}"
-    return RecordStore(url, folder.record / "blobs", read_master_key(folder.master_key), clock=now)
 
 
 def make_protector(store: Store, directory: Directory, trust: TrustSpace, settings: Settings) -> Protector:

@@ -6,7 +6,8 @@ Invariants
   submission set id is then used again, and the record's answer "already there" is a success.
 * Nothing of a document, and no identity, is logged.
 
-The broker was chosen by measurement: docs/adr says which numbers.
+The broker was chosen by measurement. kombu's filesystem transport, polled every 0.1 s: a task starts after 50 ms (median; 105 ms at
+most), idle CPU 0.3 %. Its SQLAlchemy transport cannot be polled faster than once a second: 446 ms median, 1,004 ms at most.
 """
 
 from __future__ import annotations

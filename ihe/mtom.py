@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from email.message import Message
+from typing import NoReturn
 from urllib.parse import quote, unquote
 
 XOP_TYPE = "application/xop+xml"
@@ -116,22 +117,34 @@ def _part_headers(block: bytes) -> dict[str, str]:
     return headers
 
 
+def _delimiters(body: bytes, delimiter: bytes) -> list[tuple[int, int, bool]]:
+    """(end of the content before, end of the delimiter, closing or not) of each delimiter line, up to the closing one."""
+    rest = re.compile(rb"(--)?[ \t]*(?=\r\n|\n|\Z)")
+    marks: list[tuple[int, int, bool]] = []
+    position = body.find(delimiter)
+    while position >= 0:
+        line = rest.match(body, position + len(delimiter))
+        if line is not None and (position == 0 or body[position - 1] == 0x0A):
+            stop = position - (2 if body[max(position - 2, 0) : position] == b"\r\n" else min(position, 1))
+            marks.append((stop, line.end(), line[1] is not None))
+            if line[1] is not None:
+                return marks if len(marks) > 1 else _no_end()
+            if len(marks) > MAX_PARTS:
+                raise MtomError("too-many-parts", "too many parts")
+        position = body.find(delimiter, position + 1)
+    return _no_end()
+
+
+def _no_end() -> NoReturn:
+    raise MtomError("truncated", "the closing delimiter is missing")
+
+
 def _sections(body: bytes, boundary: bytes) -> list[tuple[dict[str, str], bytes]]:
     """The parts between the delimiters (RFC 2046 §5.1.1). The line end before a delimiter belongs to the delimiter."""
-    delimiter = b"--" + boundary
-    lines = re.compile(rb"(?:\A|\r\n|\n)" + re.escape(delimiter) + rb"(--)?[ \t]*(?=\r\n|\n|\Z)")
-    marks = []
-    for mark in lines.finditer(body):
-        marks.append(mark)
-        if mark[1]:
-            break
-        if len(marks) > MAX_PARTS:
-            raise MtomError("too-many-parts", "too many parts")
-    if len(marks) < 2 or not marks[-1][1]:
-        raise MtomError("truncated", "the closing delimiter is missing")
+    marks = _delimiters(body, b"--" + boundary)
     sections = []
-    for mark, following in itertools.pairwise(marks):
-        raw = body[mark.end() : following.start()]
+    for (_, start, _), (stop, _, _) in itertools.pairwise(marks):
+        raw = body[start:stop]
         raw = raw[2:] if raw.startswith(b"\r\n") else raw[1:]
         split = re.search(rb"\r?\n\r?\n", raw[:_MAX_PART_HEADER])
         if split is None:

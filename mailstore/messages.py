@@ -166,7 +166,7 @@ class MessageVerbs(Deliveries, FolderVerbs):
         refused: list[int] = []
         with self._db.write() as connection:
             modseq = lock_folders(connection, [folder_id])[folder_id].highest_modseq + 1
-            touched = []
+            touched: dict[frozenset[str], list[int]] = {}
             for row in _rows(connection, folder_id, uids):
                 before = from_text(row.flags)
                 if unchanged_since is not None and row.modseq > unchanged_since:
@@ -174,13 +174,14 @@ class MessageVerbs(Deliveries, FolderVerbs):
                     continue
                 now = apply(before, FlagOperation(op), given)
                 if now != before:
-                    touched.append((row.uid, now))
+                    touched.setdefault(now, []).append(row.uid)
                 after.append(
                     MessageChange(row.uid, modseq if now != before else row.modseq, now, row.size, row.date, row.blob)
                 )
-            for uid, now in touched:
+            for now, those in touched.items():
                 values = {"flags": to_text(now), "seen": SEEN in now, "modseq": modseq}
-                connection.execute(update(messages).where(*_one(folder_id, uid)).values(values))
+                for batch in batches(those, BATCH):
+                    connection.execute(update(messages).where(*_these(folder_id, batch)).values(values))
             if touched:
                 _set_modseq(connection, folder_id, modseq)
         if touched:
@@ -245,7 +246,7 @@ class MessageVerbs(Deliveries, FolderVerbs):
         if not uids:
             return
         for batch in batches(uids, BATCH):
-            connection.execute(delete(messages).where(messages.c.folder_id == folder_id, messages.c.uid.in_(batch)))
+            connection.execute(delete(messages).where(*_these(folder_id, batch)))
         connection.execute(insert(expunged), [{"folder_id": folder_id, "uid": uid, "modseq": modseq} for uid in uids])
         _set_modseq(connection, folder_id, modseq)
 
@@ -257,7 +258,7 @@ class MessageVerbs(Deliveries, FolderVerbs):
                 statement = (
                     select(messages.c.uid, messages.c.blob, contents.c.sealed_summary)
                     .join(contents, contents.c.blob == messages.c.blob)
-                    .where(messages.c.folder_id == folder_id, messages.c.uid.in_(batch))
+                    .where(*_these(folder_id, batch))
                 )
                 for uid, blob, sealed in connection.execute(statement):
                     if sealed is not None:
@@ -277,13 +278,13 @@ def _rows(connection: Connection, folder_id: int, uids: Sequence[int]) -> list[A
     """The rows of these UIDs, ascending."""
     rows: list[AnyRow] = []
     for batch in batches(sorted(set(uids)), BATCH):
-        statement = select(*_COLUMNS).where(messages.c.folder_id == folder_id, messages.c.uid.in_(batch))
+        statement = select(*_COLUMNS).where(*_these(folder_id, batch))
         rows.extend(connection.execute(statement.order_by(messages.c.uid)))
     return rows
 
 
-def _one(folder_id: int, uid: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    return messages.c.folder_id == folder_id, messages.c.uid == uid
+def _these(folder_id: int, uids: Sequence[int]) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return messages.c.folder_id == folder_id, messages.c.uid.in_(uids)
 
 
 def _set_modseq(connection: Connection, folder_id: int, modseq: int) -> None:

@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 
-from asn1crypto import algos, cms, core, tsp
+from asn1crypto import cms, core
+from asn1crypto import tsp as _tsp  # noqa: F401 - its import makes cms read the signing-certificate attributes
 from asn1crypto import x509 as asn1_x509
 
-from smime import ber
+from smime import ber, der
 from smime.errors import MalformedCms, UnsupportedCms
 
 MAX_SIGNERS = 16
@@ -117,10 +119,11 @@ def kind(data: bytes) -> Kind:
     return Kind(name) if name in Kind._value2member_map_ else Kind.OTHER
 
 
-def certificate_name(der: bytes) -> CertificateName:
+@lru_cache(maxsize=1024)
+def certificate_name(encoded: bytes) -> CertificateName:
     """Issuer, serial and key identifier of a DER certificate. Raises MalformedCms."""
     with _decoding():
-        certificate = asn1_x509.Certificate.load(der)
+        certificate = asn1_x509.Certificate.load(encoded)
         body = certificate["tbs_certificate"]
         try:
             identifier = certificate.key_identifier
@@ -322,36 +325,52 @@ def _recipient(info: cms.KeyTransRecipientInfo) -> RecipientRecord | None:
 
 # -- writing ----------------------------------------------------------------------------------------------------------
 
+_DATA = der.oid("1.2.840.113549.1.7.1")
+_SIGNED_DATA = der.oid("1.2.840.113549.1.7.2")
+_ENVELOPED_DATA = der.oid("1.2.840.113549.1.7.3")
+_AES256_CBC = der.oid("2.16.840.1.101.3.4.1.42")
+_AES128_CBC = der.oid("2.16.840.1.101.3.4.1.2")
+_MGF1 = der.oid("1.2.840.113549.1.1.8")
+_RSAES_OAEP = der.oid("1.2.840.113549.1.1.7")
+_RSA = der.sequence(der.oid("1.2.840.113549.1.1.1"), der.NULL)
+_DIGESTS = {
+    "sha1": der.oid("1.3.14.3.2.26"),
+    "sha256": der.oid("2.16.840.1.101.3.4.2.1"),
+    "sha384": der.oid("2.16.840.1.101.3.4.2.2"),
+    "sha512": der.oid("2.16.840.1.101.3.4.2.3"),
+    "md5": der.oid("1.2.840.113549.2.5"),
+}
+# rsaEncryption rather than sha256WithRSAEncryption: both are right (RFC 5754 §3.2), the first is read everywhere.
+_SIGNATURES = {
+    "rsassa_pkcs1v15": _RSA,
+    "sha256_ecdsa": der.sequence(der.oid("1.2.840.10045.4.3.2")),
+    "sha384_ecdsa": der.sequence(der.oid("1.2.840.10045.4.3.3")),
+}
+
+
+def _attribute(dotted: str, value: bytes) -> bytes:
+    return der.sequence(der.oid(dotted), der.set_of(value))
+
+
+def _issuer_and_serial(certificate: bytes) -> bytes:
+    name = certificate_name(certificate)
+    return der.sequence(name.issuer, der.integer(name.serial))
+
 
 def signed_attributes(content_digest: bytes, certificate: bytes, certificate_digest: bytes, at: datetime) -> bytes:
     """DER of the attributes to sign: content type, message digest, signing time, signingCertificateV2 (SHA-256 of the
     certificate, RFC 5035) and the ciphers we read, best first (RFC 8551 §2.5.2)."""
-    body = asn1_x509.Certificate.load(certificate)["tbs_certificate"]
-    ess = tsp.SigningCertificateV2(
-        {
-            "certs": [
-                {
-                    "cert_hash": certificate_digest,
-                    "issuer_serial": {
-                        "issuer": [asn1_x509.GeneralName("directory_name", body["issuer"])],
-                        "serial_number": body["serial_number"].native,
-                    },
-                }
-            ]
-        }
+    name = certificate_name(certificate)
+    issuer = der.sequence(der.element(0xA4, name.issuer))  # GeneralNames with one directoryName
+    # ESSCertIDv2's hash algorithm defaults to SHA-256, and DER leaves defaults out.
+    ess = der.sequence(der.octets(certificate_digest), der.sequence(issuer, der.integer(name.serial)))
+    return der.set_of(
+        _attribute("1.2.840.113549.1.9.3", _DATA),
+        _attribute("1.2.840.113549.1.9.4", der.octets(content_digest)),
+        _attribute("1.2.840.113549.1.9.5", der.time(at)),
+        _attribute("1.2.840.113549.1.9.15", der.sequence(der.sequence(_AES256_CBC), der.sequence(_AES128_CBC))),
+        _attribute("1.2.840.113549.1.9.16.2.47", der.sequence(der.sequence(ess))),
     )
-    moment = at.astimezone(UTC).replace(microsecond=0)
-    # UTCTime through 2049, GeneralizedTime afterwards (RFC 5652 §11.3).
-    time = cms.Time("utc_time", moment) if moment.year < 2050 else cms.Time("general_time", moment)
-    ciphers = [{"capability_id": oid} for oid in ("2.16.840.1.101.3.4.1.42", "2.16.840.1.101.3.4.1.2")]
-    attributes = [
-        {"type": "content_type", "values": ["data"]},
-        {"type": "signing_time", "values": [time]},
-        {"type": "message_digest", "values": [content_digest]},
-        {"type": "smime_capabilities", "values": [ciphers]},
-        {"type": "signing_certificate_v2", "values": [ess]},
-    ]
-    return bytes(cms.CMSAttributes(attributes).dump())
 
 
 def write_signed(
@@ -363,71 +382,43 @@ def write_signed(
     signature: bytes,
     content: bytes | None = None,
 ) -> bytes:
-    """DER of a ContentInfo with a SignedData of one signer, who is `certificates[0]`; detached without `content`."""
-    body = asn1_x509.Certificate.load(certificates[0])["tbs_certificate"]
-    signer = {
-        "version": "v1",
-        "sid": cms.SignerIdentifier(
-            "issuer_and_serial_number",
-            {"issuer": body["issuer"], "serial_number": body["serial_number"].native},
-        ),
-        "digest_algorithm": {"algorithm": digest},
-        "signed_attrs": cms.CMSAttributes.load(attributes),
-        "signature_algorithm": {"algorithm": signature_algorithm},
-        "signature": signature,
-    }
-    encapsulated: dict[str, object] = {"content_type": "data"}
-    if content is not None:
-        encapsulated["content"] = content
-    signed = {
-        "version": "v1",
-        "digest_algorithms": [{"algorithm": digest}],
-        "encap_content_info": encapsulated,
-        "certificates": [
-            cms.CertificateChoices("certificate", asn1_x509.Certificate.load(item)) for item in certificates
-        ],
-        "signer_infos": [signer],
-    }
-    return bytes(cms.ContentInfo({"content_type": "signed_data", "content": cms.SignedData(signed)}).dump())
-
-
-def write_enveloped(
-    recipients: Sequence[tuple[bytes, bytes, str | None]], *, cipher: str, iv: bytes, ciphertext: bytes
-) -> bytes:
-    """DER of a ContentInfo with an EnvelopedData (RFC 5652 §6). Each recipient: certificate DER, encrypted key, and the
-    OAEP hash name or None for PKCS#1 v1.5; `cipher` is asn1crypto's name, such as `aes256_cbc`."""
-    infos = [
-        cms.RecipientInfo("ktri", _recipient_info(certificate, key, oaep)) for certificate, key, oaep in recipients
-    ]
-    enveloped = {
-        "version": "v0",
-        "recipient_infos": infos,
-        "encrypted_content_info": {
-            "content_type": "data",
-            "content_encryption_algorithm": {"algorithm": cipher, "parameters": core.OctetString(iv)},
-            "encrypted_content": ciphertext,
-        },
-    }
-    return bytes(cms.ContentInfo({"content_type": "enveloped_data", "content": cms.EnvelopedData(enveloped)}).dump())
-
-
-def _recipient_info(certificate: bytes, key: bytes, oaep: str | None) -> cms.KeyTransRecipientInfo:
-    body = asn1_x509.Certificate.load(certificate)["tbs_certificate"]
-    algorithm: dict[str, object] = {"algorithm": "rsaes_pkcs1v15", "parameters": core.Null()}
-    if oaep is not None:
-        parameters = algos.RSAESOAEPParams(
-            {
-                "hash_algorithm": {"algorithm": oaep},
-                "mask_gen_algorithm": {"algorithm": "mgf1", "parameters": {"algorithm": oaep}},
-            }
-        )
-        algorithm = {"algorithm": "rsaes_oaep", "parameters": parameters}
-    name = {"issuer": body["issuer"], "serial_number": body["serial_number"].native}
-    return cms.KeyTransRecipientInfo(
-        {
-            "version": "v0",
-            "rid": cms.RecipientIdentifier("issuer_and_serial_number", name),
-            "key_encryption_algorithm": algorithm,
-            "encrypted_key": key,
-        }
+    """DER of a ContentInfo with a SignedData (RFC 5652 §5) of one signer, who is `certificates[0]`; detached without
+    `content`. `attributes` as `signed_attributes` gives them."""
+    algorithm = der.sequence(_DIGESTS[digest])
+    signer = der.sequence(
+        der.integer(1),
+        _issuer_and_serial(certificates[0]),
+        algorithm,
+        b"\xa0" + attributes[1:],
+        _SIGNATURES[signature_algorithm],
+        der.octets(signature),
     )
+    encapsulated = [_DATA] if content is None else [_DATA, der.element(0xA0, der.octets(content))]
+    signed = der.sequence(
+        der.integer(1),
+        der.set_of(algorithm),
+        der.sequence(*encapsulated),
+        der.element(0xA0, *sorted(certificates)),
+        der.set_of(signer),
+    )
+    return der.sequence(_SIGNED_DATA, der.element(0xA0, signed))
+
+
+def write_enveloped(recipients: Sequence[tuple[bytes, bytes, str | None]], *, iv: bytes, ciphertext: bytes) -> bytes:
+    """DER of a ContentInfo with an EnvelopedData (RFC 5652 §6) under AES-256-CBC. Each recipient: certificate DER,
+    encrypted key, and the OAEP hash name or None for PKCS#1 v1.5."""
+    infos = (
+        der.sequence(der.integer(0), _issuer_and_serial(certificate), _transport(oaep), der.octets(key))
+        for certificate, key, oaep in recipients
+    )
+    encrypted = der.sequence(_DATA, der.sequence(_AES256_CBC, der.octets(iv)), der.element(0x80, ciphertext))
+    enveloped = der.sequence(der.integer(0), der.set_of(*infos), encrypted)
+    return der.sequence(_ENVELOPED_DATA, der.element(0xA0, enveloped))
+
+
+def _transport(oaep: str | None) -> bytes:
+    if oaep is None:
+        return _RSA
+    digest = der.sequence(_DIGESTS[oaep], der.NULL)
+    parameters = der.sequence(der.element(0xA0, digest), der.element(0xA1, der.sequence(_MGF1, digest)))
+    return der.sequence(_RSAES_OAEP, parameters)

@@ -44,7 +44,7 @@ def encrypt(content: bytes, recipients: Sequence[x509.Certificate], *, transport
     padder = padding.PKCS7(128).padder()
     encryptor = Cipher(algorithms.AES(key), modes.CBC(iv)).encryptor()
     ciphertext = encryptor.update(padder.update(content) + padder.finalize()) + encryptor.finalize()
-    return asn1.write_enveloped(wrapped, cipher="aes256_cbc", iv=iv, ciphertext=ciphertext)
+    return asn1.write_enveloped(wrapped, iv=iv, ciphertext=ciphertext)
 
 
 def _oaep(transport: Transport) -> str | None:

@@ -14,7 +14,13 @@ import re
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-_UNREADABLE = (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+    x509.InvalidVersion,
+)
 _ADDRESS = re.compile(r"[!-?A-~]{1,64}@[!-?A-~]{1,255}\Z")
 _PERSON = re.compile(r"8[0-9]{11}\Z|0[0-9]{9}\Z")
 _STRUCTURE = re.compile(r"1[0-9]{9}\Z|1[0-9][AB][0-9]{7}\Z|2[0-9]{9}\Z|3[0-9]{14}\Z|4[0-9]{11,20}\Z")

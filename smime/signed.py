@@ -110,7 +110,7 @@ def _candidates(ders: Sequence[bytes]) -> list[_Candidate]:
             name = asn1.certificate_name(der)
             _ = (certificate.subject, certificate.issuer, certificate.not_valid_before_utc)  # read on demand: now
             _ = (certificate.not_valid_after_utc, certificate.serial_number)
-        except (ValueError, TypeError, SmimeError):
+        except (ValueError, TypeError, x509.InvalidVersion, UnsupportedAlgorithm, SmimeError):
             continue
         found.append(_Candidate(certificate, der, name))
     return found

@@ -8,7 +8,7 @@ certificate name, rule, list) goes into the audit trail with the result.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from smtp.client import Answer, ClientError, Patience, SmtpClient
@@ -91,8 +91,3 @@ class Carrier:
             text = to_ascii(f"{decision.reason_fr} / {decision.reason_en}")
             raise Unreachable(Answer(451, "4.7.5", text), detail)
         return detail
-
-
-async def hand_over(peer: Peer, sender: str, recipients: Sequence[str], content: bytes) -> dict[str, Answer]:
-    """Send one message over an authorised connection. Raises ClientError when it breaks."""
-    return await peer.client.send(sender, recipients, content)

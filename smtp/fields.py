@@ -35,28 +35,32 @@ def rfc5322_date(at: datetime) -> str:
     return format_datetime(at)
 
 
+def _named(raw: bytes, name: str) -> list[mime.Field]:
+    """Every field called `name` of the whole header: none hides behind padding."""
+    last, _ = mime.header_end(raw)
+    return [field for field in mime.iter_fields(raw, 0, last) if field.name.lower().strip() == name]
+
+
 def message_id(raw: bytes) -> str | None:
     """The Message-ID with its brackets, when there is exactly one and it is well formed."""
-    found = mime.parse(raw, max_parts=1).get_all("message-id")
+    found = _named(raw, "message-id")
     if len(found) != 1:
         return None
-    match = _MESSAGE_ID.fullmatch(found[0].strip())
+    match = _MESSAGE_ID.fullmatch(found[0].text)
     return match.group() if match else None
 
 
 def from_addresses(raw: bytes) -> list[str]:
-    """Every address of every From field, lower case."""
-    part = mime.parse(raw, max_parts=1)
-    return [address for value in part.get_all("from") for _, address in mime.addresses(value)]
+    """Every address of every From field, lower case; read before encoded words are decoded (RFC 2047 §6.2)."""
+    return [address for field in _named(raw, "from") for _, address in mime.addresses(field.text)]
 
 
 def author_is(raw: bytes, address: str) -> bool:
     """True when the one From field names this address and nobody else, and no Sender field says otherwise."""
-    part = mime.parse(raw, max_parts=1)
-    authors, senders = part.get_all("from"), part.get_all("sender")
+    authors, senders = _named(raw, "from"), _named(raw, "sender")
     if len(authors) != 1 or len(senders) > 1:
         return False
-    names = [mime.addresses(value) for value in (*authors, *senders)]
+    names = [mime.addresses(field.text) for field in (*authors, *senders)]
     return all(len(one) == 1 and one[0][1] == address for one in names)
 
 
@@ -69,8 +73,7 @@ def is_notification(raw: bytes) -> bool:
 
 def count_received(raw: bytes) -> int:
     """How many servers the message says it went through."""
-    fields, _ = mime.split(raw)
-    return sum(1 for field in fields if field.name.lower() == "received")
+    return len(_named(raw, "received"))
 
 
 def cleaned(raw: bytes, *, keep_send_code: bool) -> bytes:
@@ -95,7 +98,7 @@ def completed(raw: bytes, *, identifier: str, hostname: str, at: datetime) -> tu
         raw = mime.without_fields(raw, {"message-id"})
         present = f"<{identifier}@{hostname}>"
         missing.append(("Message-ID", present))
-    if not mime.parse(raw, max_parts=1).get_all("date"):
+    if not _named(raw, "date"):
         missing.append(("Date", rfc5322_date(at)))
     return (mime.prepend_fields(raw, missing) if missing else raw), present
 

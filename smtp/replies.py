@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from directory import DirectoryError, DirectoryUnavailable
 from mailstore import StoreError, StoreUnavailable
+from trustspace import TrustSpaceError
 
 log = logging.getLogger(__name__)
 
@@ -213,10 +215,7 @@ def describe(error: BaseException) -> str:
 
 
 def reply_for(error: Exception) -> Reply:
-    """Map any exception to a reply (fail closed, never permanent for what we did not foresee).
-
-    The directory's and trust space's errors are known by their class names' owners: see `_known`.
-    """
+    """Map any exception to a reply: fail closed, never permanent for what was not foreseen."""
     known = _known(error)
     if known is not None:
         return known
@@ -226,9 +225,6 @@ def reply_for(error: Exception) -> Reply:
 
 
 def _known(error: Exception) -> Reply | None:
-    from directory import DirectoryError, DirectoryUnavailable
-    from trustspace import TrustSpaceError
-
     if isinstance(error, SmtpRefusal):
         return error.reply
     if isinstance(error, StoreUnavailable):

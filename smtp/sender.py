@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from mailstore import ChangeKind, DeliveryState, Leased, Settlement, StoreChange, StoreError
 from smtp import replies
 from smtp.client import Answer, ClientError
-from smtp.delivery import Carrier, Peer, Unreachable, hand_over
+from smtp.delivery import Carrier, Peer, Unreachable
 from smtp.notices import Failure, notice
 from smtp.services import Services, in_thread
 
@@ -171,7 +171,7 @@ class Sender:
         try:
             if peer is None:
                 peer = await self._carrier.open(job.domain)
-            answers = await hand_over(peer, rows[0].mail_from, [row.recipient for row in rows], content)
+            answers = await peer.client.send(rows[0].mail_from, [row.recipient for row in rows], content)
             detail = dict(peer.evidence)
         except Unreachable as error:
             answers, detail = {row.recipient: error.answer for row in rows}, error.detail

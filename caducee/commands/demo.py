@@ -37,14 +37,14 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Deux opérateurs, l'annuaire et le dossier patient ; un compte rendu voyage / a report travels, for real."""
-    raise typer.Exit(asyncio.run(_demo(folder, stay, base_port, as_json)))
+    raise typer.Exit(asyncio.run(_demo(folder.resolve(), stay, base_port, as_json)))
 
 
 async def _demo(folder: Path, stay: bool, base_port: int, as_json: bool) -> int:
     screen = Console(highlight=False, stderr=True) if as_json else console
     begin = time.perf_counter()
     with screen.status("Création de l'espace de confiance d'exercice et de deux opérateurs…"):
-        country = await asyncio.to_thread(create_country, folder.resolve(), at=now(), base_port=base_port)
+        country = await asyncio.to_thread(create_country, folder, at=now(), base_port=base_port)
     screen.print(
         f"[green]✓[/green] espace de confiance, annuaire, deux opérateurs créés dans {folder} ({_since(begin)})"
     )

@@ -12,8 +12,9 @@ import typer
 from caducee.commands.common import FolderOption, JsonOption, show
 from caducee.errors import UsageError
 from caducee.folder import OperatorFolder
+from caducee.record import open_record
 from caducee.settings import load_settings
-from caducee.wiring import open_record, open_store
+from caducee.wiring import open_store
 from dossier import RecordView
 from mailstore import DepositState
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,10 +15,7 @@ from caducee.commands.common import console, done
 from caducee.errors import UsageError
 from caducee.folder import OperatorFolder
 from caducee.initialise import create_operator, publish_practice_list
-from caducee.logs import configure_logs
-from caducee.processes import child_specs
 from caducee.settings import ListenSection, OperatorSection, ServicesSection, Settings, TrustSection, load_settings
-from caducee.supervisor import Supervisor
 from caducee.wiring import now
 from directory import people
 from directory.identifiers import parse_structure_id
@@ -114,13 +112,5 @@ def serve(
     folder: Annotated[Path, typer.Argument(help="Dossier de l'opérateur / the operator's folder.")] = Path(),
 ) -> None:
     """Fait tourner l'opérateur jusqu'à Ctrl-C / run the operator until Ctrl-C."""
-    settings = load_settings(folder)
-    configure_logs(settings.logs.level, settings.logs.format)
-    specs = child_specs(OperatorFolder(folder), settings)
-    if not specs:
-        raise UsageError("[services]: aucun service demandé / no service asked for")
-
-    def tell(service: str, state: str, pid: int) -> None:
-        typer.echo(f"{service or 'caducee'} {state} {pid or ''}".rstrip())
-
-    raise typer.Exit(asyncio.run(Supervisor(specs, on_state=tell).run()))
+    load_settings(folder)
+    os.execv(sys.executable, [sys.executable, "-m", "caducee.serve", os.fspath(folder)])  # noqa: S606 - our own program

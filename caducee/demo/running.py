@@ -38,8 +38,7 @@ class Service:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "caducee.cli",
-                "serve",
+                "caducee.serve",
                 os.fspath(self.place.folder.root),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,

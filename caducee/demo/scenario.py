@@ -20,7 +20,7 @@ from caducee.demo.country import DOCTORS, HOSPITAL, Country, Place, cast
 from caducee.demo.report import Report, Writer, make_report, report_message
 from caducee.errors import UsageError
 from caducee.mailclient import Login, Mailbox, Received, submit
-from caducee.wiring import open_record
+from caducee.record import open_record
 from directory import people
 from dossier import Entry, RecordView
 from smtp import Answer, SmtpClient

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from imap.session import Session
 
 
+SUMMARIES_AT_ONCE = 200
+
+
 def _snapshot(view: FolderView) -> FolderView:
     return FolderView(
         view.folder, view.uids[:], view.modseqs[:], view.flags[:], view.sizes[:], view.dates[:], view.blobs[:]
@@ -42,10 +45,19 @@ def _evaluate(store: Store, view: FolderView, key: Key, stop: threading.Event) -
     """Runs in a worker thread when messages must be read."""
     read = _reader(store)
 
+    lengths: dict[int, int] = {}
+
     def header_length(index: int) -> int:
-        stored = store.summaries(view.folder.id, [view.uids[index]]).get(view.uids[index], b"")
-        summary = read_summary(stored)
-        return summary.header_length if summary else compute(read(view.blobs[index], 0, None)).header_length
+        if index not in lengths:
+            # Messages are tested in order: the summaries of the next ones are read with this one's.
+            uids = view.uids[index : index + SUMMARIES_AT_ONCE]
+            stored = store.summaries(view.folder.id, uids)
+            for place, uid in enumerate(uids, index):
+                if (summary := read_summary(stored.get(uid, b""))) is not None:
+                    lengths[place] = summary.header_length
+        if index not in lengths:
+            lengths[index] = compute(read(view.blobs[index], 0, None)).header_length
+        return lengths[index]
 
     return Evaluation(view, read, header_length, stop.is_set).run(key)
 

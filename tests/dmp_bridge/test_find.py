@@ -113,6 +113,7 @@ def test_hostile_xml_is_reported_and_never_resolved() -> None:
     assert "root:" not in found.problem.text()
 
 
+@pytest.mark.slow
 def test_a_zip_bomb_is_bounded() -> None:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -20,7 +20,7 @@ def _imaplib_session(house: House, port: int) -> None:
         assert client.login(ADDRESS, PASSWORD)[0] == "OK"
         kind, folders = client.list()
         assert kind == "OK" and b'(\\HasNoChildren \\Sent) "/" Envoy&AOk-s' in folders
-        assert client.append("Brouillons", "\\Draft", None, SIMPLE)[0] == "OK"  # type: ignore[arg-type]
+        assert client.append("Brouillons", "\\Draft", None, SIMPLE)[0] == "OK"
         assert client.select("Brouillons") == ("OK", [b"1"])
         kind, data = client.fetch("1", "(FLAGS BODY.PEEK[])")
         first = data[0]

@@ -101,7 +101,6 @@ def test_too_many_of_anything() -> None:
     der = rsa_holder().certificate.public_bytes(Encoding.DER)
     many = asn1.write_enveloped(
         [(der, record.recipients[0].encrypted_key, None)] * 1001,
-        cipher="aes256_cbc",
         iv=record.iv,
         ciphertext=b"x" * 16,
     )

@@ -83,7 +83,7 @@ def test_a_renewed_certificate_of_the_same_key_is_another_recipient() -> None:
 def envelope(key: bytes, *, oaep: str | None = None, ciphertext: bytes = bytes(32)) -> bytes:
     """An envelope for the RSA holder with this as encrypted key."""
     der = make.rsa_holder().certificate.public_bytes(Encoding.DER)
-    return asn1.write_enveloped([(der, key, oaep)], cipher="aes256_cbc", iv=bytes(16), ciphertext=ciphertext)
+    return asn1.write_enveloped([(der, key, oaep)], iv=bytes(16), ciphertext=ciphertext)
 
 
 def test_every_failure_of_opening_is_the_same() -> None:
@@ -115,7 +115,6 @@ def test_a_good_key_behind_a_broken_copy_is_found() -> None:
     der = holder.certificate.public_bytes(Encoding.DER)
     cms = asn1.write_enveloped(
         [(der, b"broken", None), (der, good.recipients[0].encrypted_key, None)],
-        cipher="aes256_cbc",
         iv=good.iv,
         ciphertext=good.ciphertext,
     )

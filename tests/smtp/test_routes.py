@@ -21,8 +21,8 @@ class _Zone:
         self._answer = answer
 
     async def resolve(self, domain: str, kind: str, lifetime: float) -> Any:
-        if isinstance(self._answer, Exception):
-            raise self._answer
+        if isinstance(self._answer, type):
+            raise self._answer()
         return dns.rrset.from_text_list(f"{domain}.", 60, "IN", kind, self._answer)  # type: ignore[arg-type]
 
 
@@ -31,7 +31,7 @@ def _router(answer: object) -> DomainRouter:
 
 
 async def test_static_first() -> None:
-    assert await _router(dns.exception.Timeout()).routes("static.test") == [Route("127.0.0.1", 2525)]
+    assert await _router(dns.exception.Timeout).routes("static.test") == [Route("127.0.0.1", 2525)]
 
 
 async def test_mx_by_preference() -> None:
@@ -40,7 +40,7 @@ async def test_mx_by_preference() -> None:
 
 
 async def test_implicit_mx() -> None:
-    assert await _router(dns.resolver.NoAnswer()).routes("x.test") == [Route("x.test", 25)]
+    assert await _router(dns.resolver.NoAnswer).routes("x.test") == [Route("x.test", 25)]
 
 
 async def test_null_mx_is_permanent() -> None:
@@ -49,8 +49,8 @@ async def test_null_mx_is_permanent() -> None:
     assert refusal.value.permanent
 
 
-@pytest.mark.parametrize("error", [dns.resolver.NXDOMAIN(), dns.exception.Timeout(), dns.resolver.NoNameservers()])
-async def test_dns_trouble_is_temporary(error: Exception) -> None:
+@pytest.mark.parametrize("error", [dns.resolver.NXDOMAIN, dns.exception.Timeout, dns.resolver.NoNameservers])
+async def test_dns_trouble_is_temporary(error: type[Exception]) -> None:
     with pytest.raises(NoRoute) as refusal:
         await _router(error).routes("x.test")
     assert not refusal.value.permanent

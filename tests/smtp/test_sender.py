@@ -11,6 +11,7 @@ import pytest
 import mime
 from mailstore import Acceptance, DeliveryState, Direction, OutgoingCopy, Settlement
 from smtp import Kind, SmtpClient
+from smtp.shell import Shell
 from tests.smtp.transcript import client_tls
 from tests.smtp.world import PASSWORD, Operator, World, free_port, message
 from trustspace import ListedDomain
@@ -243,7 +244,12 @@ async def test_many_messages_share_a_connection(world: World) -> None:
         seen: list[int] = []
         gate = servers._gates[0]
         enter = gate.enter
-        gate.enter = lambda shell, address: (seen.append(1), enter(shell, address))[1]  # type: ignore[method-assign]
+
+        def count(shell: Shell, address: str) -> bool:
+            seen.append(1)
+            return enter(shell, address)
+
+        gate.enter = count  # type: ignore[method-assign]
         assert await world.a.sender(_route(world.b)).once() == 10
     assert len(world.b.inbox("bob")) == 10
     assert len(seen) == 1

@@ -211,6 +211,8 @@ async def test_envelope_rules(world: World) -> None:
         "bob@a.mssante.fr",
         "alice@a.mssante.fr, bob@a.mssante.fr",
         '"alice@a.mssante.fr" <bob@a.mssante.fr>',
+        "=?utf-8?q?alice=40a.mssante.fr_=28?= <bob@a.mssante.fr>",
+        "alice@a.mssante.fr\r\nX-Pad: " + "\r\n ".join(["p" * 900] * 1400) + "\r\nFrom: bob@a.mssante.fr",
         "alice@a.mssante.fr\r\nFrom: bob@a.mssante.fr",
         "alice@a.mssante.fr\r\nSender: bob@a.mssante.fr",
     ],

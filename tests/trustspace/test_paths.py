@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.trustspace.conftest import AT, new_server, sample
 from trustspace import Anchors, Issued, PathReason, PathValidator, PracticeAuthority, Usage, check_path, read_crl
-from trustspace.issuing import build_crl
+from trustspace.issuing import CA_VALIDITY, CaPlan, Profile, build_crl, issue, key_usage, new_authority, structure_name
+from trustspace.paths import MAX_SUPPLIED
 from trustspace.pem import crl_files, read_certificate_folder
 from trustspace.practice import ProfessionalUsage
 from trustspace.verdict import suits
@@ -79,13 +80,36 @@ def test_time(authority: PracticeAuthority, server: Issued) -> None:
     assert reason(validator, server, AT - DAY)[1:] == ("NOT_YET_VALID", "CN=mss.hopital-a.example")
 
 
-def test_an_expired_root_ends_the_path(fresh: PracticeAuthority) -> None:
-    late = AT + 20 * 365 * DAY - timedelta(hours=1)
-    issued = fresh.issue_server("late.example", "O", "1750000018", "Paris (75)", at=late)
-    fresh.write_crls(late)
-    validator = validator_of(fresh)
-    assert reason(validator, issued, late)[0]
-    assert reason(validator, issued, late + DAY)[:2] == (False, "EXPIRED")
+def test_an_expired_root_ends_the_path() -> None:
+    """The library does not look at the root's dates; the intermediate and the leaf outlive this one."""
+    root = new_authority(CaPlan("R", "TEST ROOT", None), None, AT - CA_VALIDITY + DAY, 2048)
+    middle = new_authority(CaPlan("I", "TEST MIDDLE", "R"), root, AT, 2048)
+    profile = Profile(key_usage(digital_signature=True))
+    leaf = issue(middle, "I", structure_name("late.example", "O", "1750000018", "P"), profile, AT)
+    crls = [build_crl(authority, [], AT, 30, 1) for authority in (root, middle)]
+    validator = PathValidator(Anchors((root.certificate,), (middle.certificate,)), crls)
+    assert reason(validator, leaf)[0]
+    assert reason(validator, leaf, AT + 2 * DAY) == (False, "EXPIRED", "CN=TEST ROOT")
+
+
+def test_an_authority_suits_no_usage_even_if_it_may_sign(authority: PracticeAuthority) -> None:
+    key = rsa.generate_private_key(65537, 2048)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "x")])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(AT - DAY).not_valid_after(AT + DAY)
+    builder = builder.add_extension(key_usage(digital_signature=True, key_cert_sign=True), critical=True)
+    for ca in (False, True):
+        certificate = builder.add_extension(x509.BasicConstraints(ca, None), critical=True).sign(key, hashes.SHA256())
+        assert suits(certificate, Usage.TLS_CLIENT) is not ca
+
+
+def test_supplied_certificates_are_ignored_when_ours_name_the_issuer(
+    authority: PracticeAuthority, server: Issued
+) -> None:
+    known, bare = Anchors.load(authority.folder), Anchors(authority.anchors)
+    crowd = server.chain * 10
+    assert PathValidator(known, [])._others(server.certificate, crowd) == known.intermediates
+    assert len(PathValidator(bare, [])._others(server.certificate, crowd)) == MAX_SUPPLIED
 
 
 def test_revocation_names_what_is_revoked(fresh: PracticeAuthority) -> None:
