@@ -2,7 +2,8 @@
 
 Invariants: nothing is heard before STARTTLS; a peer speaks only for the domains listed for its own full certificate
 name, checked with path and revocation at MAIL FROM; recipients are mailboxes here, nothing is relayed; results written
-by others are removed; 250 is said only once the store has committed every copy.
+by others are removed; 250 is said only once the store has committed every copy; a message handed over again, whatever
+the recipients it comes back with, is not doubled in any mailbox.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Reception:
         return account
 
     async def message(self, talk: Talk, transaction: Transaction, content: bytes) -> Reply:
-        """Open for each mailbox, write the results, accept all copies in one go."""
+        """Open for each mailbox, write the results, accept; 250 once every mailbox has its copy."""
         services, now, certificate = self._services, self._services.clock(), talk.certificate
         sender = transaction.sender or ""
         if certificate is None:
@@ -89,14 +90,15 @@ class Reception:
         common = [fields.trust_result(certificate, grammar.domain_of(sender), transaction.facts.get("list", ""))]
         common += await self._author_results(certificate, content)
         raw = fields.cleaned(content, keep_send_code=False)
-        dn = certificate.subject.rfc4514_string()
-        events = [Event("reception.accepted", {"peer": talk.peer, "dn": dn, "list": transaction.facts.get("list", "")})]
-        deliveries: list[LocalDelivery] = []
+        received = Event(
+            "reception.accepted",
+            {"peer": talk.peer, "dn": certificate.subject.rfc4514_string(), "list": transaction.facts.get("list", "")},
+        )
+        identifiers: list[str] = []
         for address, account in transaction.recipients.items():
             if account is None:
                 raise RuntimeError("a recipient without an account")
             opened = await in_thread(services.protector.open, raw, recipient=account, sender=sender, at=now)
-            events += opened.events
             final = fields.delivered(
                 opened.content,
                 hostname=services.hostname,
@@ -104,19 +106,20 @@ class Reception:
                 trace=trace,
                 mail_from=sender,
             )
-            deliveries.append(LocalDelivery(account.id, address, final))
-        acceptance = Acceptance(
-            direction=Direction.RECEPTION,
-            principal=dn,
-            mail_from=sender,
-            recipients=tuple(transaction.recipients),
-            message_id=message_id,
-            received=content,
-            local=tuple(deliveries),
-            events=tuple(events),
-        )
-        accepted = await in_thread(services.store.accept, acceptance, now)
-        return replies.accepted(accepted.submission_id)
+            # One acceptance a mailbox: a peer that lost our 250 may come back with these recipients grouped otherwise,
+            # and each mailbox must still recognise what it has.
+            acceptance = Acceptance(
+                direction=Direction.RECEPTION,
+                principal=received.detail["dn"],
+                mail_from=sender,
+                recipients=(address,),
+                message_id=message_id,
+                received=content,
+                local=(LocalDelivery(account.id, address, final),),
+                events=(received, *opened.events),
+            )
+            identifiers.append((await in_thread(services.store.accept, acceptance, now)).submission_id)
+        return replies.accepted(identifiers[0])
 
     async def _author_results(self, certificate: x509.Certificate, content: bytes) -> list[str]:
         """What readers see is From, not the envelope: say whether the peer may speak for it, and whether it is published."""

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from mailstore import ChangeKind, DeliveryState, Leased, Settlement, StoreChange, StoreError
+from mailstore import BlobDamaged, ChangeKind, DeliveryState, Leased, NoSuchMessage, Settlement, StoreChange, StoreError
 from smtp import replies
 from smtp.client import Answer, ClientError
 from smtp.delivery import Carrier, Peer, Unreachable
@@ -25,6 +25,7 @@ from smtp.services import Services, in_thread
 log = logging.getLogger(__name__)
 _LEASE_MARGIN = timedelta(seconds=30)
 _HEADER_START = 64 * 1024
+_DAMAGED = Answer(554, "5.3.0", "contenu illisible ici, a renvoyer / content unreadable here, send it again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +168,12 @@ class Sender:
         rows = [row for row in job.rows if row.lease_until - now > _LEASE_MARGIN]
         if not rows:
             return peer
-        content = await in_thread(self._services.store.read_blob, job.blob)
+        try:
+            content = await in_thread(self._services.store.read_blob, job.blob)
+        except (BlobDamaged, NoSuchMessage):
+            # Trying again would not mend it: the sender must know, and send the message anew.
+            await self._settle([(row, _DAMAGED) for row in rows], b"", {"reason": "content damaged"})
+            return peer
         try:
             if peer is None:
                 peer = await self._carrier.open(job.domain)
@@ -191,20 +197,24 @@ class Sender:
         for failures, gave_up in ((refused, False), (late, True)):
             if failures:
                 await self._tell(failures, content, gave_up, now)
+        # One pause for the whole group: what is tried again together reaches the peer as it did the first time.
+        retry_at = now + self.delay(max((row.attempts for row, _ in results), default=0))
         for row, answer in results:
-            settlement = self._settlement(row, answer, detail, now)
+            settlement = self._settlement(row, answer, detail, now, retry_at)
             await in_thread(self._services.store.settle_outgoing, row.row_id, self._owner, settlement, now)
 
     def _is_late(self, row: Leased, answer: Answer, now: datetime) -> bool:
         temporary = not answer.ok and not answer.permanent
         return temporary and now - row.accepted_at >= self._settings.give_up
 
-    def _settlement(self, row: Leased, answer: Answer, detail: dict[str, str], now: datetime) -> Settlement:
+    def _settlement(
+        self, row: Leased, answer: Answer, detail: dict[str, str], now: datetime, retry_at: datetime
+    ) -> Settlement:
         if answer.ok:
             return Settlement(DeliveryState.DELIVERED, str(answer), detail=detail)
         if answer.permanent or self._is_late(row, answer, now):
             return Settlement(DeliveryState.FAILED, str(answer), detail=detail)
-        return Settlement(DeliveryState.QUEUED, str(answer), now + self.delay(row.attempts), detail)
+        return Settlement(DeliveryState.QUEUED, str(answer), retry_at, detail)
 
     def delay(self, attempts: int) -> timedelta:
         """How long to wait after `attempts` earlier attempts: doubling, capped, between three quarters and the whole."""

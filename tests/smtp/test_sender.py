@@ -96,6 +96,40 @@ async def test_killed_between_250_and_settle(world: World) -> None:
     assert len(world.b.inbox("bob")) == len(world.b.inbox("alice")) == 1
 
 
+async def test_a_lost_250_of_a_group_is_recognised_however_it_comes_back(world: World) -> None:
+    """B accepted for two mailboxes and its 250 was lost; A comes back with one of them, then with both."""
+    content = message("alice@a.mssante.fr", "x", message_id="group@test")
+    both = ["bob@b.mssante.fr", "alice@b.mssante.fr"]
+    async with world.b.listening(Kind.RECEPTION):
+        for recipients in (both, both[1:], both[:1], list(reversed(both))):
+            client = await SmtpClient.connect("127.0.0.1", world.b.ports[Kind.RECEPTION], hostname="mss.a.example")
+            await client.starttls(client_tls(world.a.services.trust, world.a.certificate))
+            await client.ehlo()
+            answers = await client.send("alice@a.mssante.fr", recipients, content)
+            assert all(answer.ok for answer in answers.values())
+            await client.quit()
+    assert len(world.b.inbox("bob")) == len(world.b.inbox("alice")) == 1
+
+
+async def test_recipients_deferred_together_come_back_together(world: World) -> None:
+    _queue(world.a, "bob@b.mssante.fr", "alice@b.mssante.fr")
+    assert await world.a.sender({"b.mssante.fr": f"127.0.0.1:{free_port()}"}).once() == 2
+    first, second = world.a.store.queue()
+    assert first.next_attempt_at == second.next_attempt_at
+
+
+async def test_a_damaged_content_is_not_tried_for_ever(world: World) -> None:
+    """The file of a queued message was altered: the sender is told, the row ends."""
+    _queue(world.a, "bob@b.mssante.fr")
+    for file in (world.a.folder / "blobs").glob("??/*"):
+        file.write_bytes(file.read_bytes()[:-1] + b"\0\0")
+    async with world.b.listening(Kind.RECEPTION):
+        assert await world.a.sender(_route(world.b)).once() == 1
+    assert world.a.store.queue() == []
+    (notice,) = world.a.inbox("alice")
+    assert b"5.3.0" in notice
+
+
 async def test_peer_down_then_back(world: World) -> None:
     _queue(world.a, "bob@b.mssante.fr")
     port = free_port()
