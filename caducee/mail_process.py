@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import signal
 from collections.abc import Awaitable, Callable
@@ -21,12 +22,14 @@ from caducee.web import WebServer
 from caducee.wiring import make_protector, now, open_directory, open_store, open_trust
 from dmp_bridge import DepositDispatcher, make_app
 from imap import ImapServer
-from mailstore import ChangeKind, Store, StoreChange
+from mailstore import ChangeKind, Store, StoreChange, StoreError
 from smtp import Carrier, DomainRouter, Kind, Limits, Listen, Sender, SenderSettings, Services, SmtpServers
 from trustspace import TrustSpace, client_context, server_context
 
 SENDER = "mail"
 """Owner of the sender's leases. One mail process serves a folder, so leases found at its start are a dead one's."""
+_SWEEP_GRACE = timedelta(hours=1)
+_SWEEP_SECONDS = 3600.0
 _PORT_PATIENCE = 50
 _PORT_PAUSE = 0.1
 
@@ -51,7 +54,6 @@ async def _serve(folder: OperatorFolder, settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     store = open_store(folder, settings)
     store.release_leases(SENDER)
-    store.sweep(now() - timedelta(hours=1))
     trust = open_trust(folder, settings)
     services = _services(folder, settings, store, trust)
     listeners = _listeners(folder, settings, services)
@@ -64,6 +66,7 @@ async def _serve(folder: OperatorFolder, settings: Settings) -> None:
         workers = [asyncio.create_task(sender.run())]
         if settings.dmp.url:
             workers.append(asyncio.create_task(_dispatch(folder, store, stop)))
+        workers.append(asyncio.create_task(_sweep(store, stop)))
         say_ready()
         stopped = asyncio.create_task(stop.wait())
         # A worker that ends by itself is a defect: end the process, and let the supervisor begin it anew.
@@ -150,6 +153,17 @@ def _sender(folder: OperatorFolder, settings: Settings, services: Services) -> S
             give_up=timedelta(hours=settings.limits.queue_hours),
         ),
     )
+
+
+async def _sweep(store: Store, stop: asyncio.Event) -> None:
+    """Remove, at the start and every hour, the files of contents nobody refers to any more."""
+    while not stop.is_set():
+        try:
+            await asyncio.to_thread(store.sweep, now() - _SWEEP_GRACE)
+        except StoreError as error:
+            structlog.get_logger().warning("sweep put off", error=type(error).__name__)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _SWEEP_SECONDS)
 
 
 async def _dispatch(folder: OperatorFolder, store: Store, stop: asyncio.Event) -> None:

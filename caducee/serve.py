@@ -12,6 +12,7 @@ from pathlib import Path
 from caducee.errors import UsageError
 from caducee.folder import OperatorFolder
 from caducee.logs import configure_logs
+from caducee.ports import check_ports
 from caducee.processes import child_specs
 from caducee.settings import SettingsError, load_settings
 from caducee.supervisor import CONFIGURATION_ERROR, Supervisor
@@ -26,6 +27,7 @@ def main(root: Path) -> int:
         specs = child_specs(OperatorFolder(root), settings)
         if not specs:
             raise UsageError("[services]: aucun service demandé / no service asked for")
+        check_ports(settings)
         return asyncio.run(Supervisor(specs, on_state=_tell).run())
     except (SettingsError, UsageError, DirectoryError) as error:
         for line in str(error).splitlines():

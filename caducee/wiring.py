@@ -10,7 +10,7 @@ from caducee.errors import UsageError
 from caducee.folder import OperatorFolder
 from caducee.settings import Settings
 from directory import Directory
-from mailstore import MailboxKind, Store, read_master_key
+from mailstore import MailboxKind, Store, StoreError, read_master_key
 from proxy import EncryptPolicy, Protector, ProxyPolicy, SignPolicy
 from trustspace import TrustSpace, Usage
 
@@ -28,12 +28,16 @@ def database_url(folder: OperatorFolder, settings: Settings) -> str:
 
 
 def open_store(folder: OperatorFolder, settings: Settings) -> Store:
-    """The mail store, with IMAP's ready-to-send summaries made at delivery. Raises mailstore.StoreError."""
+    """The mail store, with IMAP's ready-to-send summaries made at delivery. Raises UsageError naming the database."""
     if not settings.database.url and not folder.database.exists():
         raise UsageError(f"{folder.database}: base absente / no database. « caducee init » la crée / creates it.")
-    return Store.open(
-        database_url(folder, settings), folder.blobs, read_master_key(folder.master_key), index=imap.summarise
-    )
+    try:
+        return Store.open(
+            database_url(folder, settings), folder.blobs, read_master_key(folder.master_key), index=imap.summarise
+        )
+    except StoreError as error:
+        # The store does not know which of its files people must look at.
+        raise UsageError(f"{settings.database.url or folder.database}: {error}") from None
 
 
 def open_trust(folder: OperatorFolder, settings: Settings) -> TrustSpace:

@@ -15,9 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from caducee.commands.common import JsonOption, console
-from caducee.demo.country import Country, cast, create_country
+from caducee.demo.country import Country, all_settings, cast, create_country
 from caducee.demo.running import Running
 from caducee.demo.scenario import Scenario, Step
+from caducee.errors import UsageError
+from caducee.ports import check_ports
 from caducee.wiring import now
 from directory import people
 
@@ -41,6 +43,13 @@ def demo(
 
 
 async def _demo(folder: Path, stay: bool, base_port: int, as_json: bool) -> int:
+    for settings in all_settings(base_port).values():
+        try:
+            check_ports(settings)
+        except UsageError as error:
+            raise UsageError(
+                f"{error}\nLa démonstration peut être déplacée / the demo can be moved: --base-port"
+            ) from None
     screen = Console(highlight=False, stderr=True) if as_json else console
     begin = time.perf_counter()
     with screen.status("Création de l'espace de confiance d'exercice et de deux opérateurs…"):

@@ -37,8 +37,8 @@ def init(
         bool, typer.Option("--practice", help="Espace de confiance d'exercice, complet / practice trust space.")
     ] = False,
     ports_above: Annotated[
-        int, typer.Option(help="Décale les ports usuels / shift the usual ports.", min=0, max=64000)
-    ] = -1,
+        int | None, typer.Option(help="Décale les ports usuels / shift the usual ports.", min=0, max=64000)
+    ] = None,
 ) -> None:
     """Crée un opérateur complet dans un dossier neuf / create a complete operator in a new folder."""
     domains = tuple(domain or (["exercice.mssante.fr"] if practice else []))
@@ -47,7 +47,7 @@ def init(
             "--domain: donner au moins un domaine, ou --practice / give at least one domain, or --practice"
         )
     example = people.CHU_EXEMPLE
-    shift = ports_above if ports_above >= 0 else (_PRACTICE_PORTS if practice else 0)
+    shift = ports_above if ports_above is not None else (_PRACTICE_PORTS if practice else 0)
     settings = Settings(
         operator=OperatorSection(
             hostname=hostname or f"mss.{domains[0]}",

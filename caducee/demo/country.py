@@ -103,7 +103,7 @@ def create_country(root: Path, *, at: datetime, base_port: int = 20000) -> Count
     """
     _clear(root)
     authority = PracticeAuthority.create(root / "pki", at=at)
-    settings = _all_settings(base_port)
+    settings = all_settings(base_port)
     chu = people.CHU_EXEMPLE
     gateway = authority.issue_organisation(
         "PASSERELLE CHU EXEMPLE", chu.name, chu.national_id, chu.city.department, usage="auth", at=at
@@ -153,7 +153,8 @@ def _clear(root: Path) -> None:
     (root / _MARK).touch()
 
 
-def _all_settings(base_port: int) -> dict[str, Settings]:
+def all_settings(base_port: int) -> dict[str, Settings]:
+    """The settings of the three places, by folder name."""
     national = ListenSection.above(base_port)
     listen = {"chu": ListenSection.above(base_port + 1000), "medecin": ListenSection.above(base_port + 2000)}
     surgery = people.Structure(people.synthetic_finess(90), "MAISON MEDICALE EXEMPLE", DOCTORS, people.LYON)
