@@ -173,8 +173,8 @@ def test_account_life(folder: Path) -> None:
         "--name",
         "Dr Claire",
     ]
-    command = [sys.executable, "-m", "caducee.cli", *add, "--no-publish", "--stdin", "--surname", "EXEMPLE", "--given-name", "Claire",
-               "--profession", "Médecin", "--dir", str(folder)]  # fmt: skip
+    person = ["--surname", "EXEMPLE", "--given-name", "Claire", "--profession", "Médecin", "--dir", str(folder)]
+    command = [sys.executable, "-m", "caducee.cli", *add, "--no-publish", "--stdin", *person]
     done = subprocess.run(command, input=password, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "claire@exercice.mssante.fr" in caducee("account", "list", "--json", "--dir", str(folder)).stdout
