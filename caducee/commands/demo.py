@@ -72,8 +72,9 @@ async def _demo(folder: Path, stay: bool, base_port: int, as_json: bool) -> int:
             status.stop()
             _summary(steps, as_json)
             if stay:
+                stop = _interruption()
                 _how_to_connect(country)
-                await _until_interrupted()
+                await stop.wait()
     return 0 if good else 1
 
 
@@ -112,11 +113,12 @@ def _how_to_connect(country: Country) -> None:
     console.print(f"Suivre un message : bin/caducee trace MESSAGE-ID --dir {country.hospital.folder.root}")
 
 
-async def _until_interrupted() -> None:
+def _interruption() -> asyncio.Event:
+    """Set by Ctrl-C or SIGTERM."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await stop.wait()
+    return stop
 
 
 def _since(begin: float) -> str:

@@ -118,7 +118,8 @@ def test_ctrl_c_stops_every_child(tmp_path: Path) -> None:
 
 def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("precious")
-    done = subprocess.run(command("--dir", str(tmp_path)), capture_output=True, text=True, timeout=60, check=False)
+    arguments = ("--dir", str(tmp_path), "--base-port", str(free_base_port()))
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "n'est pas un dossier de démonstration" in done.stderr
     assert (tmp_path / "letter.txt").read_text() == "precious"

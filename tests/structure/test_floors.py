@@ -34,7 +34,7 @@ NETWORK = {
     "uvicorn",
     "starlette",
     "dns",
-    "urllib",
+    "urllib.request",
 }
 FORBIDDEN = {
     "ihe": NETWORK | {"sqlalchemy", "celery"},
@@ -47,14 +47,14 @@ FORBIDDEN = {
 
 
 def imported(source: str) -> set[str]:
-    """Top-level packages that a module imports, wherever in it."""
+    """The modules that a module imports, wherever in it: `urllib.parse` gives `urllib` and `urllib.parse`."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module.split(".")[0])
-    return names
+            names.add(node.module)
+    return names | {name.split(".")[0] for name in names}
 
 
 def climbs(package: str, names: set[str]) -> set[str]:
