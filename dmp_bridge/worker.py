@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import random
 import socket
@@ -24,6 +23,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
+import structlog
 from celery import Celery
 
 from dmp_bridge import broker
@@ -37,7 +37,7 @@ GIVE_UP_AFTER = timedelta(days=5)
 _FIRST_PAUSE = timedelta(seconds=5)
 _LONGEST_PAUSE = timedelta(hours=1)
 _jitter = random.SystemRandom()
-_log = logging.getLogger("caducee.dmp_bridge")
+_log = structlog.get_logger()
 
 
 class DueRows(Protocol):
@@ -119,7 +119,7 @@ class Depositor:
             else:
                 next_attempt_at = at + self._pause(job.deposit.attempts + 1)
         self._rows.settle_deposit(deposit_id, self._owner, outcome.state, outcome.reason, at, next_attempt_at)
-        _log.info("deposit %d: %s %s", deposit_id, outcome.state.value, outcome.code)
+        _log.info("deposit attempted", deposit_id=deposit_id, state=outcome.state.value, code=outcome.code)
         return outcome
 
     def _attempt(self, job: DepositJob) -> Outcome:
@@ -128,7 +128,7 @@ class Depositor:
         except Exception as error:
             # A defect of ours must not lose the deposit nor stop the worker; its text could quote the document, its class cannot.
             name = type(error).__name__
-            _log.error("deposit %d: internal error %s", job.deposit.id, name)
+            _log.error("deposit failed by a defect", deposit_id=job.deposit.id, error=name)
             return Outcome(DepositState.RETRY, f"internal:{name}", f"erreur interne / internal error: {name}")
 
 
@@ -242,6 +242,6 @@ class DepositDispatcher:
             try:
                 await asyncio.to_thread(self.dispatch)
             except Exception as error:
-                _log.error("deposit dispatcher: %s", type(error).__name__)
+                _log.error("deposits not dispatched", error=type(error).__name__)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._interval)

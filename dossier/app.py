@@ -11,11 +11,11 @@ Invariants
 from __future__ import annotations
 
 import asyncio
-import logging
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+import structlog
 from cryptography import x509
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -33,7 +33,7 @@ BASE = "/si-dmp-server/v2/services"
 MAX_BODY = 64 * 1024 * 1024
 BODY_SECONDS = 60.0
 _SOAP = 'application/soap+xml; charset=UTF-8; action="{action}"'
-_log = logging.getLogger("caducee.dossier")
+_log = structlog.get_logger()
 
 
 class TooLarge(Exception):
@@ -105,10 +105,10 @@ def _provide_and_register(
         message_id = request.message_id
         store.save(request.submission, request.caller)
     except FaultRefusal as refusal:
-        _log.info("deposit refused: %s", refusal.fault.subcode or refusal.fault.code.value)
+        _log.info("deposit refused", code=refusal.fault.subcode or refusal.fault.code.value)
         return _fault(refusal.fault, 400, refusal.message_id)
     except RecordRefusal as refusal:
-        _log.info("deposit refused: %s", refusal.code)
+        _log.info("deposit refused", code=refusal.code)
         return _answer(
             RegistryResponse(False, (RegistryError(refusal.code, refusal.reason),)), refusal.message_id or message_id
         )
@@ -119,7 +119,7 @@ def _provide_and_register(
         )
     except Exception as error:
         reference = uuid.uuid4().hex[:12]
-        _log.error("internal error %s, reference %s", type(error).__name__, reference)
+        _log.error("internal error", error=type(error).__name__, reference=reference)
         reason = f"Erreur interne, référence {reference} / internal error"
         return _fault(soap.Fault(soap.FaultCode.RECEIVER, reason), 500, message_id)
     return _answer(RegistryResponse(True), message_id)

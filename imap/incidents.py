@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import traceback
 
-_log = logging.getLogger("imap")
+import structlog
+
+_log = structlog.get_logger()
 
 
 def log_unexpected(error: Exception) -> str:
@@ -14,5 +15,5 @@ def log_unexpected(error: Exception) -> str:
     reference = secrets.token_hex(4).upper()
     frames = traceback.extract_tb(error.__traceback__)
     place = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames[-6:]))
-    _log.error("unexpected error, ref. %s: %s at %s", reference, type(error).__name__, place)
+    _log.error("unexpected error", reference=reference, error=f"{type(error).__name__} {place}")
     return reference

@@ -28,11 +28,15 @@ class RawCommand:
 
 
 class RefusedLiteral(Refused):
-    """A literal larger than allowed; `tag` says which command to answer."""
+    """A literal larger than allowed; `tag` says which command to answer. Clients show the text of an APPEND's refusal."""
 
-    def __init__(self, tag: str | None) -> None:
-        super().__init__("TOOBIG", "Literal too large")
-        self.tag = tag
+    def __init__(self, start: bytes, allowed: int) -> None:
+        text = "Argument trop long. / Literal too large."
+        if _APPEND.match(start):
+            size = f"{allowed / 1024**2:.3g}"
+            text = f"Message trop volumineux ({size} Mo au plus). / Message too large (at most {size} MiB)."
+        super().__init__("TOOBIG", text)
+        self.tag = command_tag(start)
 
 
 async def read_command(
@@ -47,7 +51,7 @@ async def read_command(
     text = bytearray()
     literals: list[bytes] = []
     total = 0
-    refused = False
+    refused: RefusedLiteral | None = None
     while True:
         try:
             piece = await channel.read_line(line_limit - len(text))
@@ -64,18 +68,18 @@ async def read_command(
         allowed = _literal_limit(bytes(text[:80]), limits, authenticated=authenticated)
         if total > allowed or (unasked and not authenticated and size > _MOST_UNASKED):
             if not unasked:
-                raise RefusedLiteral(command_tag(bytes(text)))
+                raise RefusedLiteral(bytes(text), allowed)
             if total > _FORGIVEN * allowed:
                 raise EndSession("Literal too large", code="TOOBIG")
-            refused = True
-        if refused:
+            refused = RefusedLiteral(bytes(text), allowed)
+        if refused is not None:
             await channel.discard(size)
             continue
         if not unasked:
             await invite()
         literals.append(await channel.read_exactly(size))
-    if refused:
-        raise RefusedLiteral(command_tag(bytes(text)))
+    if refused is not None:
+        raise refused
     return RawCommand(bytes(text[:-2]), tuple(literals))
 
 

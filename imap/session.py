@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import structlog
 
 from imap import format as fmt
 from imap.channel import Channel
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 BATCH = 64 * 1024
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-_log = logging.getLogger("imap")
+_log = structlog.get_logger()
 
 # What the store refuses -> response code (RFC 5530). The first class that fits counts.
 _STORE_CODES: tuple[tuple[type[StoreError], str], ...] = (
@@ -97,7 +98,7 @@ class Session:
     def log_in(self, account: Account) -> None:
         """Enters the authenticated state. Raises Refused when the account has too many connections."""
         if not self.server.registry.enter_account(self, account.id):
-            raise Refused("LIMIT", "Too many connections for this mailbox")
+            raise Refused("LIMIT", "Trop de connexions à cette boîte. / Too many connections for this mailbox.")
         self._account = account
         self.state = State.AUTHENTICATED
 
@@ -207,7 +208,7 @@ class Session:
         except StoreError as error:
             code = next(code for kind, code in _STORE_CODES if isinstance(error, kind))
             if code == "CORRUPTION":
-                _log.error("a message is damaged in the store (account %d)", self.account.id)
+                _log.error("a message is damaged in the store", account=self.account.address)
             raise Refused(code, str(error)) from None
         except (BadCommand, Refused, EndSession, ConnectionGone, TimeoutError):
             raise

@@ -7,14 +7,15 @@ nobody is idle.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+import structlog
 
 from mailstore import Store
 from mailstore.model import ChangeKind, StoreChange
 
-_log = logging.getLogger("imap.watcher")
+_log = structlog.get_logger()
 
 
 class Watcher:
@@ -79,7 +80,7 @@ class Watcher:
                 highest = await asyncio.to_thread(self._store.highest_modseqs, watched)
             except Exception as error:
                 # The store is away for a moment: the watch must outlive it; sessions notice at their next command.
-                _log.warning("poll failed: %s", type(error).__name__)
+                _log.warning("change poll failed", error=type(error).__name__)
                 continue
             for folder_id in watched:
                 # A folder that is gone wakes its sessions too: they must be told.

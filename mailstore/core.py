@@ -75,7 +75,7 @@ class Core:
                 try:
                     callback(StoreChange(kind, number))
                 except Exception as error:
-                    _log.error("store.subscriber_failed", kind=kind.value, error=type(error).__name__)
+                    _log.error("change subscriber failed", state=kind.value, error=type(error).__name__)
 
     @contextmanager
     def _written_blobs(self, blobs: Sequence[str]) -> Iterator[None]:

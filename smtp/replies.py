@@ -7,7 +7,6 @@ French, then English; the rendered form is ASCII, because SMTPUTF8 is not offere
 
 from __future__ import annotations
 
-import logging
 import secrets
 import traceback
 import unicodedata
@@ -15,11 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 
+import structlog
+
 from directory import DirectoryError, DirectoryUnavailable
 from mailstore import StoreError, StoreUnavailable
 from trustspace import TrustSpaceError
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger()
 
 _WIDTH = 400
 _MAX_TEXT = 1600
@@ -220,7 +221,7 @@ def reply_for(error: Exception) -> Reply:
     if known is not None:
         return known
     reference = secrets.token_hex(6)
-    log.error("unexpected error reference=%s %s", reference, describe(error))
+    log.error("unexpected error", reference=reference, error=describe(error))
     return unexpected(reference)
 
 
@@ -230,7 +231,7 @@ def _known(error: Exception) -> Reply | None:
     if isinstance(error, StoreUnavailable):
         return STORE_BUSY
     if isinstance(error, StoreError):
-        log.error("store failure %s", describe(error))
+        log.error("store failure", error=describe(error))
         return STORE_FAILED
     if isinstance(error, DirectoryUnavailable | DirectoryError):
         return DIRECTORY_DOWN

@@ -9,11 +9,12 @@ stored before the row is settled, so that a crash in between repeats the notice'
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+import structlog
 
 from mailstore import BlobDamaged, ChangeKind, DeliveryState, Leased, NoSuchMessage, Settlement, StoreChange, StoreError
 from smtp import replies
@@ -22,7 +23,7 @@ from smtp.delivery import Carrier, Peer, Unreachable
 from smtp.notices import Failure, notice
 from smtp.services import Services, in_thread
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger()
 _LEASE_MARGIN = timedelta(seconds=30)
 _HEADER_START = 64 * 1024
 _DAMAGED = Answer(554, "5.3.0", "contenu illisible ici, a renvoyer / content unreadable here, send it again")
@@ -112,7 +113,7 @@ class Sender:
             now = self._services.clock()
             due = await in_thread(self._services.store.next_due, now)
         except StoreError as error:
-            log.error("queue not readable %s", replies.describe(error))
+            log.error("queue not readable", error=replies.describe(error))
             return self._settings.poll.total_seconds()
         longest = self._settings.poll.total_seconds()
         # A due row that could not be taken waits for a free slot or for its lease: no busy loop.
@@ -153,9 +154,9 @@ class Sender:
                         peer = await self._deliver(job, peer)
                     except StoreError as error:
                         # The lease runs out and the row is taken again: nothing is lost.
-                        log.error("not settled domain=%s %s", domain, replies.describe(error))
+                        log.error("delivery not settled", domain=domain, error=replies.describe(error))
         except Exception as error:
-            log.error("sender failed domain=%s %s", domain, replies.describe(error))
+            log.error("sender failed", domain=domain, error=replies.describe(error))
         finally:
             del self._domains[domain]
             self._awake.set()

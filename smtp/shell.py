@@ -20,6 +20,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
+import structlog
 from aiosmtpd.smtp import SMTP, Envelope
 from cryptography import x509
 
@@ -29,7 +30,7 @@ from smtp.replies import Reply, SmtpRefusal
 from smtp.services import Limits
 from smtp.wire import BadLine, ConnectionEnded, Wire
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger()
 logging.getLogger("mail.log").disabled = True
 
 COMMAND_LIMIT = 4096
@@ -223,7 +224,7 @@ class Shell(SMTP):
         except SmtpRefusal as refusal:
             await self._last_word(refusal.reply)
         except (ConnectionEnded, ConnectionError, ssl.SSLError) as error:
-            log.debug("connection ended peer=%s cause=%s", self.talk.peer, type(error).__name__)
+            log.debug("connection ended", peer=self.talk.peer, error=type(error).__name__)
         finally:
             self._writer.transport.close()
 
@@ -232,7 +233,7 @@ class Shell(SMTP):
             async with asyncio.timeout(5):
                 await self.push(reply)
         except (TimeoutError, ConnectionError):
-            log.debug("peer=%s did not hear the last reply", self.talk.peer)
+            log.debug("last reply not heard", peer=self.talk.peer)
 
     async def _one_command(self) -> None:
         try:
@@ -311,7 +312,7 @@ class Shell(SMTP):
         transport = cast(asyncio.Transport, self._writer.transport)
         transport.pause_reading()
         if self._wire.pending:
-            log.warning("plaintext after STARTTLS peer=%s", self.talk.peer)
+            log.warning("plaintext after STARTTLS", peer=self.talk.peer)
             raise SmtpRefusal(replies.PLAINTEXT_INJECTED, closing=True)
         await self.push(replies.START_TLS)
         if self._wire.pending:

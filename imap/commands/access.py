@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # RFC 4616: each part is at most 255 octets of UTF-8; three parts and two NULs, in base64.
 MOST_PLAIN = 1200
+_WRONG = "Adresse ou mot de passe incorrect. / Authentication failed."
 
 
 async def _start_tls(session: Session, command: Command) -> Reply:
@@ -102,8 +103,8 @@ async def _check(session: Session, user: str, password: str) -> Reply:
                 "Trop d'échecs de connexion, réessayez plus tard. / Too many failed logins, try later.",
             )
         )
-        raise Refused("AUTHENTICATIONFAILED", "Authentication failed", final=True)
-    raise Refused("AUTHENTICATIONFAILED", "Authentication failed")
+        raise Refused("AUTHENTICATIONFAILED", _WRONG, final=True)
+    raise Refused("AUTHENTICATIONFAILED", _WRONG)
 
 
 VERBS = (

@@ -70,7 +70,7 @@ async def _rename(session: Session, command: Command) -> Reply:
         raise BadCommand("expected two mailbox names")
     _check_name(arguments.new)
     if arguments.new.startswith(arguments.old + DELIMITER):
-        raise Refused("CANNOT", "A folder cannot move into itself")
+        raise Refused("CANNOT", "Un dossier ne peut pas aller dans lui-même. / A folder cannot move into itself.")
     source = await session.call(session.store.folder, session.account.id, arguments.old)
     await _create_parents(session, arguments.new)
     if arguments.old != "INBOX":

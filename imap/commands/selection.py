@@ -65,7 +65,7 @@ async def _expunge(session: Session, command: Command) -> Reply:
     """
     selected = session.folder
     if selected.read_only:
-        raise Refused("READ-ONLY", "The folder is read-only")
+        raise Refused("READ-ONLY", "Dossier en lecture seule. / The folder is read-only.")
     uids: list[int] | None = None
     if isinstance(command.arguments, Messages):
         # Flags may have changed in another session since the client saw them.

@@ -27,7 +27,7 @@ async def _store(session: Session, command: Command) -> Reply:
         raise BadCommand("malformed STORE")
     selected = session.folder
     if selected.read_only:
-        raise Refused("READ-ONLY", "The folder is read-only")
+        raise Refused("READ-ONLY", "Dossier en lecture seule. / The folder is read-only.")
     if arguments.unchanged_since is not None:
         session.condstore = True
     indices = selected.resolve(arguments.messages, uid=command.uid)

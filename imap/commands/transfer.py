@@ -31,7 +31,7 @@ async def _transfer(session: Session, command: Command) -> Reply:
     selected = session.folder
     moving = command.name == "MOVE"
     if moving and selected.read_only:
-        raise Refused("READ-ONLY", "The folder is read-only")
+        raise Refused("READ-ONLY", "Dossier en lecture seule. / The folder is read-only.")
     indices = selected.resolve(arguments.messages, uid=command.uid)
     uids = [selected.view.uids[index] for index in indices]
     try:

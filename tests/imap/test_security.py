@@ -61,7 +61,8 @@ async def test_three_failures_close_the_connection_slowly(house: House) -> None:
         client = await Client.connect(house, server)
         for tag in ("a", "b"):
             answer = await client.command(f"{tag} LOGIN {ADDRESS} wrong")
-            assert answer == [f"{tag} NO [AUTHENTICATIONFAILED] Authentication failed\r\n".encode()]
+            text = "Adresse ou mot de passe incorrect. / Authentication failed."
+            assert answer == [f"{tag} NO [AUTHENTICATIONFAILED] {text}\r\n".encode()]
         answer = await client.command("c LOGIN nobody@nowhere.fr wrong")
         assert answer[0].startswith(b"* OK [ALERT]") and answer[-1].startswith(b"c NO [AUTHENTICATIONFAILED]")
         assert (await client.response()).startswith(b"* BYE")
@@ -150,17 +151,19 @@ async def test_a_long_line_ends_the_session(house: House) -> None:
 
 
 async def test_literals_are_bounded(house: House) -> None:
-    async with house.serving(Limits(message_size=100_000)) as server:
+    async with house.serving(Limits(message_size=1024**2)) as server:
         client = await Client.connect(house, server)
         # Before login: 4 KiB. The literal is refused before it is sent.
         await client.send(b"a LOGIN {5000}\r\n")
         assert (await client.response()).startswith(b"a NO [TOOBIG]")
         await client.login()
-        await client.send(b"b APPEND INBOX {100001}\r\n")
+        await client.send(b"b APPEND INBOX {1048577}\r\n")
         assert (await client.response()).startswith(b"b NO [TOOBIG]")
         # Already on its way (LITERAL+): read to its end and refused, the connection stays usable.
-        answer = await client.command(b"c APPEND INBOX {100001+}\r\n" + b"x" * 100_001)
-        assert answer[-1].startswith(b"c NO [TOOBIG]")
+        answer = await client.command(b"c APPEND INBOX {1048577+}\r\n" + b"x" * 1_048_577)
+        # The text is what Thunderbird shows, word for word, when a draft or a sent message cannot be kept.
+        text = "Message trop volumineux (1 Mo au plus). / Message too large (at most 1 MiB)."
+        assert answer == [f"c NO [TOOBIG] {text}\r\n".encode()]
         assert (await client.command("d NOOP"))[-1].startswith(b"d OK")
         await client.send(b"e APPEND INBOX {4294967295+}\r\n")
         assert (await client.response()).startswith(b"* BYE [TOOBIG]")
