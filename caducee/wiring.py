@@ -41,7 +41,12 @@ def open_store(folder: OperatorFolder, settings: Settings) -> Store:
 
 
 def open_trust(folder: OperatorFolder, settings: Settings) -> TrustSpace:
-    """The trust space of this operator: its anchors, CRLs and white list."""
+    """The trust space of this operator: its anchors, CRLs and white list. Raises UsageError when nobody is trusted."""
+    if not any((folder.trust / "anchors").glob("*.*")):
+        raise UsageError(
+            f"{folder.trust / 'anchors'}: aucune autorité de confiance ; y poser les racines de l'IGC-Santé (.pem ou .cer), "
+            "et dans intermediates/, crl/ ce qui va avec / no trust anchor: put the IGC-Santé roots there"
+        )
     return TrustSpace(
         folder.trust,
         signer_cn=settings.trust.signer_cn,

@@ -65,6 +65,7 @@ def test_init_says_what_comes_next(tmp_path: Path) -> None:
 def test_init_without_practice_makes_a_certificate_request(tmp_path: Path) -> None:
     done = caducee(
         "init", str(tmp_path / "op"), "--domain", "chu.mssante.fr", "--organisation", "CHU", "--structure-id", "1990000010",
+        "--ports-above", str(free_base_port()),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     said = subprocess.run(
@@ -73,6 +74,7 @@ def test_init_without_practice_makes_a_certificate_request(tmp_path: Path) -> No
         text=True,
         check=True,
     )
+    assert "anchors" in refused(caducee("serve", str(tmp_path / "op"), CADUCEE_SERVICES__DIRECTORY="false"))
     assert "OU = 1990000010" in said.stdout
     assert "CN = mss.chu.mssante.fr" in said.stdout
 

@@ -37,8 +37,8 @@ S: 53 OK FETCH completed
 C: 54 UID fetch 2:* (FLAGS)
 S: * 1 FETCH (UID 1 FLAGS ())
 S: 54 OK FETCH completed
-C: 55 UID fetch 1 (UID RFC822.SIZE FLAGS BODY.PEEK[HEADER.FIELDS (Subject Message-ID Newsgroups)])
-S: * 1 FETCH (UID 1 RFC822.SIZE %(size)d FLAGS () BODY[HEADER.FIELDS (Subject Message-ID Newsgroups)] {88}\r\nSubject: =?utf-8?q?R=C3=A9sultats?= du bilan\r\nMessage-ID: <one@medecin.mssante.fr>\r\n\r\n)
+C: 55 UID fetch 1 (UID RFC822.SIZE BODY.PEEK[HEADER.FIELDS (Message-ID)])
+S: * 1 FETCH (UID 1 RFC822.SIZE %(size)d BODY[HEADER.FIELDS (Message-ID)] {40}\r\nMessage-ID: <one@medecin.mssante.fr>\r\n\r\n)
 S: 55 OK FETCH completed
 C: 56 uid store 1 +Flags (\Seen \Flagged)
 S: * 1 FETCH (UID 1 FLAGS (\Flagged \Seen) MODSEQ (3))
@@ -94,6 +94,8 @@ S: 73 OK EXPUNGE completed
 FOLDERS = r"""
 C: 80 create "Patients &- r&AOk-seau/Suivi"
 S: 80 OK CREATE completed
+C: 80s subscribe "Patients &- r&AOk-seau/Suivi"
+S: 80s OK SUBSCRIBE completed
 C: 81 list (subscribed) "" "Patients &- r&AOk-seau/*" return (special-use)
 S: * LIST (\HasNoChildren \Subscribed) "/" "Patients &- r&AOk-seau/Suivi"
 S: 81 OK LIST completed
