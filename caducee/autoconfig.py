@@ -25,6 +25,8 @@ def config_xml(settings: Settings) -> bytes:
     ET.SubElement(provider, "displayName").text = f"Messagerie sécurisée de santé – {settings.operator.organisation}"
     ET.SubElement(provider, "displayShortName").text = settings.operator.organisation
     listen = settings.listen
+    # On this machine only, a name of the real world would lead nowhere.
+    hostname = "localhost" if listen.host.startswith("127.") else settings.operator.hostname
     for kind, tag, port, security in (
         ("imap", "incomingServer", listen.imaps, "SSL"),
         ("imap", "incomingServer", listen.imap, "STARTTLS"),
@@ -34,7 +36,7 @@ def config_xml(settings: Settings) -> bytes:
         if port:
             server = ET.SubElement(provider, tag, type=kind)
             for name, value in (
-                ("hostname", settings.operator.hostname),
+                ("hostname", hostname),
                 ("port", str(port)),
                 ("socketType", security),
                 ("authentication", "password-cleartext"),

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,17 +20,19 @@ from caducee.folder import SERVER, OperatorFolder
 from caducee.planner import SubmissionPlanner
 from caducee.settings import Settings
 from caducee.web import WebServer
-from caducee.wiring import make_protector, now, open_directory, open_store, open_trust
+from caducee.wiring import make_protector, now, open_directory, open_store, open_trust, trust_state
 from dmp_bridge import DepositDispatcher, make_app
 from imap import ImapServer
 from mailstore import ChangeKind, Store, StoreChange, StoreError
 from smtp import Carrier, DomainRouter, Kind, Limits, Listen, Sender, SenderSettings, Services, SmtpServers
-from trustspace import TrustSpace, client_context, server_context
+from trustspace import Freshness, TrustSpace, client_context, server_context
 
 SENDER = "mail"
 """Owner of the sender's leases. One mail process serves a folder, so leases found at its start are a dead one's."""
 _SWEEP_GRACE = timedelta(hours=1)
 _SWEEP_SECONDS = 3600.0
+_WATCH_SECONDS = 60.0
+_REMIND_SECONDS = 3600.0
 _PORT_PATIENCE = 50
 _PORT_PAUSE = 0.1
 
@@ -67,6 +70,7 @@ async def _serve(folder: OperatorFolder, settings: Settings) -> None:
         if settings.dmp.url:
             workers.append(asyncio.create_task(_dispatch(folder, store, stop)))
         workers.append(asyncio.create_task(_sweep(store, stop)))
+        workers.append(asyncio.create_task(_watch_trust(trust, stop)))
         say_ready()
         stopped = asyncio.create_task(stop.wait())
         # A worker that ends by itself is a defect: end the process, and let the supervisor begin it anew.
@@ -153,6 +157,20 @@ def _sender(folder: OperatorFolder, settings: Settings, services: Services) -> S
             give_up=timedelta(hours=settings.limits.queue_hours),
         ),
     )
+
+
+async def _watch_trust(trust: TrustSpace, stop: asyncio.Event) -> None:
+    """Say in the logs when the white list ages, or a newer one was refused; again at each hour that it lasts."""
+    said, said_at = "", 0.0
+    while not stop.is_set():
+        state, alarm = await asyncio.to_thread(trust_state, trust, now())
+        trouble = alarm or ("" if state is Freshness.FRESH else state.value)
+        if trouble != said or (trouble and time.monotonic() - said_at > _REMIND_SECONDS):
+            log = structlog.get_logger()
+            (log.error if trouble else log.info)("white list", state=state.value, reason=alarm)
+            said, said_at = trouble, time.monotonic()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _WATCH_SECONDS)
 
 
 async def _sweep(store: Store, stop: asyncio.Event) -> None:

@@ -66,10 +66,6 @@ class OperatorSection(Section):
     )
     department: str = Field(default="", description="Department as in certificates (ST), such as Rhône (69).")
     sector: str = Field(default="SA01", description="Sector of activity (TRE_R02), sent in the VIHF.")
-    product_reference: str = Field(
-        default="CADUCEE-NON-HOMOLOGUE",
-        description="X-MSS-NIL: product number given by the national convergence platform.",
-    )
 
 
 class ServicesSection(Section):
@@ -130,7 +126,7 @@ class TrustSection(Section):
     """The trust space: folder trust/ holds anchors/, intermediates/, crl/ and listeblanche.xml."""
 
     practice: bool = Field(
-        default=False, description="True only for a practice trust space; a practice list is refused otherwise."
+        default=False, description="True only for a practice trust space; practice authorities are refused otherwise."
     )
     authority: str = Field(
         default="",

@@ -12,7 +12,7 @@ from caducee.settings import Settings
 from directory import Directory
 from mailstore import MailboxKind, Store, StoreError, read_master_key
 from proxy import EncryptPolicy, Protector, ProxyPolicy, SignPolicy
-from trustspace import TrustSpace, Usage
+from trustspace import Freshness, TrustSpace, Usage, is_practice, pem
 
 DIRECTORY_ADMIN = "cn=operateur,dc=mssante,dc=fr"
 
@@ -42,10 +42,17 @@ def open_store(folder: OperatorFolder, settings: Settings) -> Store:
 
 def open_trust(folder: OperatorFolder, settings: Settings) -> TrustSpace:
     """The trust space of this operator: its anchors, CRLs and white list. Raises UsageError when nobody is trusted."""
-    if not any((folder.trust / "anchors").glob("*.*")):
+    anchors = folder.trust / "anchors"
+    if not any(anchors.glob("*.*")):
         raise UsageError(
-            f"{folder.trust / 'anchors'}: aucune autorité de confiance ; y poser les racines de l'IGC-Santé (.pem ou .cer), "
+            f"{anchors}: aucune autorité de confiance ; y poser les racines de l'IGC-Santé (.pem ou .cer), "
             "et dans intermediates/, crl/ ce qui va avec / no trust anchor: put the IGC-Santé roots there"
+        )
+    if not settings.trust.practice and any(
+        is_practice(one) for path in anchors.glob("*.*") for one in pem.read_certificates(path)
+    ):
+        raise UsageError(
+            f"{anchors}: autorité d'exercice refusée, trust.practice = false / practice authority refused in production"
         )
     return TrustSpace(
         folder.trust,
@@ -55,14 +62,23 @@ def open_trust(folder: OperatorFolder, settings: Settings) -> TrustSpace:
     )
 
 
+def trust_state(trust: TrustSpace, at: datetime) -> tuple[Freshness, str]:
+    """How old the white list in force is, and why a newer one was refused ("" when none was)."""
+    return trust.freshness(at), trust.alarm or ""
+
+
 def open_directory(folder: OperatorFolder, settings: Settings, *, write: bool = False) -> Directory:
-    """The directory, private or external; bound as its administrator when `write`. Connects on first use."""
+    """The directory, private or external, under the operator's own name when it has one there. Connects on first use.
+
+    Read anonymously, an entry on the red list is not seen, and its holder not encrypted to. Raises UsageError when
+    `write` is wanted and there is no name to write under.
+    """
     section = settings.directory
     url = section.url or f"ldap://{_loopback(settings.listen.host)}:{settings.listen.ldap}"
     ca_file = folder.resolve(section.ca_file) if section.ca_file else None
-    if not write:
-        return Directory(url, ca_file=ca_file)
     bind_dn = section.bind_dn or (DIRECTORY_ADMIN if not section.url else "")
+    if not bind_dn and not write:
+        return Directory(url, ca_file=ca_file)
     if not bind_dn:
         raise UsageError(
             "directory.bind_dn: nécessaire pour publier dans l'annuaire / needed to publish in the directory"

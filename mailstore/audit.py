@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, insert, or_, select
+from sqlalchemy import Connection, Select, insert, or_, select
 
 from mailstore.core import Core, clean, clean_message_id
 from mailstore.model import Event, TracedEvent
@@ -40,6 +41,14 @@ class AuditVerbs(Core):
             audit.c.message_id == wanted, audit.c.submission_id == wanted, audit.c.submission_id.in_(related)
         )
         statement = select(audit).where(condition).order_by(audit.c.at, audit.c.id).limit(TRACE_LIMIT)
+        return self._events(statement)
+
+    def refusals(self, limit: int) -> list[TracedEvent]:
+        """The last events that refused something (their names end in `.refused`), newest first, at most TRACE_LIMIT."""
+        ending = audit.c.name.like("%.refused")
+        return self._events(select(audit).where(ending).order_by(audit.c.id.desc()).limit(min(limit, TRACE_LIMIT)))
+
+    def _events(self, statement: Select[*tuple[Any, ...]]) -> list[TracedEvent]:
         with self._db.read() as connection:
             rows = connection.execute(statement).all()
         return [

@@ -61,16 +61,22 @@ class _Draft:
 class JourneyVerbs(Deliveries):
     """The verb `accept`."""
 
+    def accepted_before(self, acceptance: Acceptance) -> Accepted | None:
+        """The answer already given to this very hand-over, if any; what it is to deliver does not matter. To be asked
+        before work that a repetition should not do again, such as using up a send code."""
+        with self._db.read() as connection:
+            original = _find(connection, self._fingerprint(acceptance))
+        return Accepted(original, duplicate=True) if original is not None else None
+
     def accept(self, acceptance: Acceptance, at: datetime) -> Accepted:
         """Accept a message for good. A copy for a folder that is gone goes to INBOX.
 
         Returns the submission id, and whether this hand-over was accepted before (then nothing is written). Raises
         StoreUnavailable (nothing written, try again) or StoreError (a mailbox is unknown, a flag malformed)."""
+        before = self.accepted_before(acceptance)
+        if before is not None:
+            return before
         fingerprint = self._fingerprint(acceptance)
-        with self._db.read() as connection:
-            original = _find(connection, fingerprint)
-        if original is not None:
-            return Accepted(original, duplicate=True)
         draft = _Draft(acceptance, at, f"{at:%Y%m%d}-{secrets.token_hex(10)}", fingerprint)
         for local in acceptance.local:
             normalise(local.flags)

@@ -146,7 +146,12 @@ class Protector:
         copies = tuple(OutgoingCopy(names, content) for names, content in groups if names)
         done = Event(
             "message.encrypted",
-            {"encrypted": ", ".join(found.certificates), "signed_only": ", ".join(found.without)},
+            {
+                "encrypted": ", ".join(name for name in found.certificates if local.get(name) is not signed),
+                "signed_only": ", ".join(
+                    name for name in recipients if name in found.without or local.get(name) is signed
+                ),
+            },
         )
         return Protected(clear, local, copies, (event, done))
 

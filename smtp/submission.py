@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -101,6 +102,18 @@ class Submission:
             fields.cleaned(content, keep_send_code=True), identifier=identifier, hostname=services.hostname, at=now
         )
         recipients = tuple(transaction.recipients)
+        handed_over = Acceptance(
+            direction=Direction.SUBMISSION,
+            principal=account.address,
+            mail_from=transaction.sender or "",
+            recipients=recipients,
+            message_id=message_id,
+            received=content,
+        )
+        # A gateway that lost our 250 repeats itself: its send code may have been used up by the first time.
+        before = await in_thread(services.store.accepted_before, handed_over)
+        if before is not None:
+            return replies.accepted(before.submission_id)
         protected = await in_thread(services.protector.protect, raw, sender=account, recipients=recipients, at=now)
         if isinstance(protected, Refusal):
             reply = Reply(protected.code, protected.enhanced, protected.text_fr, protected.text_en)
@@ -117,13 +130,8 @@ class Submission:
             tls=talk.tls_name,
             at=now,
         )
-        acceptance = Acceptance(
-            direction=Direction.SUBMISSION,
-            principal=account.address,
-            mail_from=transaction.sender or "",
-            recipients=recipients,
-            message_id=message_id,
-            received=content,
+        acceptance = replace(
+            handed_over,
             local=_local_copies(protected, transaction.recipients, services.hostname, trace, transaction.sender or ""),
             outgoing=protected.copies,
             deposits=deposits,

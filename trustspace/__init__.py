@@ -7,7 +7,7 @@ from trustspace.listshape import ListRefusal, WhiteListRefused
 from trustspace.model import Decision, ListedDomain, ListProblem, TrustSpaceError, WhiteList, canonical_domain
 from trustspace.paths import Anchors, PathReason, PathValidator, PathVerdict, Usage, check_path
 from trustspace.pem import UnreadableFile, read_certificates, read_crl, read_private_key
-from trustspace.practice import PRACTICE_SIGNER_CN, PracticeAuthority
+from trustspace.practice import PRACTICE_SIGNER_CN, PracticeAuthority, is_practice
 from trustspace.space import Freshness, TrustSpace, TrustUnavailable
 from trustspace.tls import client_context, server_context
 from trustspace.whitelist import load_white_list
@@ -37,6 +37,7 @@ __all__ = [
     "canonical_domain",
     "check_path",
     "client_context",
+    "is_practice",
     "load_white_list",
     "may_speak",
     "name_of",

@@ -19,6 +19,8 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
 from trustspace import pem
 
+PRACTICE_ORGANISATION = "PRATIQUE CADUCEE"
+"""Organisation of every practice authority: by it a production operator knows and refuses them."""
 LEAF_VALIDITY = timedelta(days=3 * 365)
 CA_VALIDITY = timedelta(days=20 * 365)
 # Certificates and CRLs begin a little earlier than "now": the peer's clock may be late.
@@ -81,7 +83,7 @@ def new_authority(plan: CaPlan, parent: Issued | None, at: datetime, key_size: i
     subject = x509.Name(
         [
             x509.NameAttribute(NameOID.COUNTRY_NAME, "FR"),
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "PRATIQUE CADUCEE"),
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, PRACTICE_ORGANISATION),
             x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, "0002 000000000"),
             x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, "IGC-SANTE TEST"),
             x509.NameAttribute(NameOID.COMMON_NAME, plan.name),

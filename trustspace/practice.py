@@ -20,10 +20,11 @@ from typing import Any, Literal, Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from trustspace import pem
 from trustspace.issuing import (
+    PRACTICE_ORGANISATION,
     CaPlan,
     Issued,
     Profile,
@@ -60,6 +61,12 @@ _CLIENT = (ExtendedKeyUsageOID.CLIENT_AUTH,)
 _EMAIL = (ExtendedKeyUsageOID.EMAIL_PROTECTION,)
 
 
+def is_practice(certificate: x509.Certificate) -> bool:
+    """Whether a certificate is a practice authority's own, which no production trust space may hold."""
+    names = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    return any(name.value == PRACTICE_ORGANISATION for name in names)
+
+
 class PracticeAuthority:
     """The practice authorities: issues, revokes, writes CRLs and signs white lists. Thread safe."""
 
@@ -88,7 +95,7 @@ class PracticeAuthority:
             issued = authorities[plan.file] = new_authority(plan, parent, at, ca_key_size)
             pem.write_private(private / f"{plan.file}.key", pem.key_to_pem(issued.key))
             pem.write_public(_certificate_path(folder, plan), pem.chain_to_pem(issued.chain))
-        subject = structure_name(PRACTICE_SIGNER_CN, "PRATIQUE CADUCEE", "300000000000000", "Paris (75)")
+        subject = structure_name(PRACTICE_SIGNER_CN, PRACTICE_ORGANISATION, "300000000000000", "Paris (75)")
         profile = Profile(_SIGNATURE, _EMAIL, (x509.RFC822Name("alb@practice.invalid"),))
         signer = issue(authorities[_ORGANISATIONS], _ORGANISATIONS, subject, profile, at)
         signer.write(private, "list-signer")

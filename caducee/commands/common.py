@@ -48,7 +48,7 @@ def show(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str = "", e
 
 def done(text: str) -> None:
     """One line that says what was done."""
-    console.print(f"[green]✓[/green] {text}")
+    console.print(f"[green]✓[/green] {text}", soft_wrap=True)
 
 
 def _plain(value: Any) -> Any:

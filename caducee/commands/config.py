@@ -7,10 +7,12 @@ from pathlib import Path
 import typer
 
 from caducee.commands.common import FolderOption, JsonOption, done
-from caducee.folder import OperatorFolder
+from caducee.errors import UsageError
+from caducee.folder import DMP_SIGNATURE, OperatorFolder
 from caducee.settings import load_settings
 from caducee.settings_file import settings_file
-from caducee.wiring import open_store, open_trust
+from caducee.wiring import now, open_store, open_trust, trust_state
+from trustspace import Freshness
 
 app = typer.Typer(no_args_is_help=True, help="Vérifier et montrer les réglages / check and show the settings.")
 
@@ -25,14 +27,20 @@ def check(folder: FolderOption = Path()) -> None:
         store = open_store(place, settings)
         done(f"base et clé maîtresse / database and master key: {len(store.accounts())} boîtes / mailboxes")
         store.close()
-    white_list = open_trust(place, settings).white_list
-    if white_list is None:
-        typer.echo(
-            f"! {place.white_list}: pas de liste blanche en vigueur, aucun échange possible / no white list in force",
-            err=True,
+    if settings.dmp.url and not (place.keys / f"{DMP_SIGNATURE}.key").exists():
+        raise UsageError(
+            f"dmp.url: {place.keys / DMP_SIGNATURE}.key est absent, aucun dépôt possible / missing, no deposit"
         )
-    else:
-        done(f"liste blanche du / white list of {white_list.generated:%d/%m/%Y %H:%M} UTC")
+    trust = open_trust(place, settings)
+    state, alarm = trust_state(trust, now())
+    if trust.white_list is None:
+        raise UsageError(
+            f"{place.white_list}: pas de liste blanche en vigueur, aucun échange / no white list in force {alarm}"
+        )
+    text = f"liste blanche du / white list of {trust.white_list.generated:%d/%m/%Y %H:%M} UTC ({state.value}) {alarm}".rstrip()
+    if state is not Freshness.FRESH or alarm:
+        raise UsageError(text)
+    done(text)
 
 
 @app.command()

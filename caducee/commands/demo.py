@@ -100,15 +100,21 @@ def _how_to_connect(country: Country) -> None:
         table.add_column(name, overflow="fold")
     for address in (cast().gp.mail, cast().gp_with_own_key.mail):
         ports = f"127.0.0.1  IMAP {doctors.imaps} (TLS)  SMTP {doctors.submissions} (TLS)"
-        table.add_row(address, ports, country.passwords[address])
+        name = (
+            address
+            if address == cast().gp.mail
+            else f"{address} (garde sa clé : {country.own_key_file}, n'envoie rien signé ici)"
+        )
+        table.add_row(name, ports, country.passwords[address])
     for address in (people.CARDIOLOGY, people.GATEWAY):
         ports = f"127.0.0.1  IMAP {hospital.imaps} (TLS)  SMTP {hospital.submissions} (TLS)"
         table.add_row(address, ports, country.passwords[address])
     console.print(table)
     console.print(f"Code d'envoi du CHU : [bold]{country.send_code}[/bold]")
     console.print(f"Annuaire : ldapsearch -x -H ldap://127.0.0.1:{national.ldap} -b dc=mssante,dc=fr '(sn=EXEMPLE)'")
+    anchors = country.authority.folder / "anchors"
     console.print(
-        f"Autorité à accepter dans le client de messagerie : {country.authority.folder / 'anchors' / 'TEST-ACR-EL.pem'}"
+        f"Autorités à accepter dans le client de messagerie (web et courriel) : {anchors}/*.pem", soft_wrap=True
     )
     console.print(f"Suivre un message : bin/caducee trace MESSAGE-ID --dir {country.hospital.folder.root}")
 

@@ -1,9 +1,10 @@
-"""`caducee trace` and `caducee queue`: where is this message, and why."""
+"""`caducee trace`, `refusals` and `queue`: where is this message, why was that one refused, what waits."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +13,7 @@ from caducee.errors import UsageError
 from caducee.folder import OperatorFolder
 from caducee.settings import load_settings
 from caducee.wiring import open_store
+from mailstore import TracedEvent
 
 
 def trace(
@@ -26,15 +28,28 @@ def trace(
     events = store.trace(message_id)
     if not events:
         raise UsageError(f"{message_id}: inconnu de cet opérateur / unknown to this operator")
-    rows = [
+    show(_rows(events), as_json=as_json, title=message_id)
+
+
+def refusals(
+    last: Annotated[int, typer.Option(help="Combien / how many.", min=1, max=10000)] = 50,
+    folder: FolderOption = Path(),
+    as_json: JsonOption = False,
+) -> None:
+    """Montre les derniers refus et leur raison / show the last refusals and their reason."""
+    store = open_store(OperatorFolder(folder), load_settings(folder))
+    show(_rows(store.refusals(last)), as_json=as_json, empty="aucun refus / no refusal")
+
+
+def _rows(events: Sequence[TracedEvent]) -> list[dict[str, Any]]:
+    return [
         {
             "heure": one.at,
             "fait": one.event.name,
-            "détail": "; ".join(f"{key}={value}" for key, value in one.event.detail.items()),
+            "détail": "; ".join(f"{key}={value}" for key, value in one.event.detail.items() if value),
         }
         for one in events
     ]
-    show(rows, as_json=as_json, title=message_id)
 
 
 def queue(folder: FolderOption = Path(), as_json: JsonOption = False) -> None:

@@ -17,6 +17,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
+from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_and_certificates
+
 from caducee.errors import UsageError
 from caducee.folder import OperatorFolder
 from caducee.initialise import create_operator, publish_practice_list
@@ -34,7 +37,7 @@ from caducee.wiring import DIRECTORY_ADMIN, open_store
 from directory import Entry, people
 from mailstore import MailboxKind
 from proxy import new_code
-from trustspace import PRACTICE_SIGNER_CN, Issued, ListedDomain, PracticeAuthority
+from trustspace import PRACTICE_SIGNER_CN, Issued, ListedDomain, PracticeAuthority, pem
 
 HOSPITAL = "chu-exemple.mssante.fr"
 DOCTORS = "medecin.mssante.fr"
@@ -58,7 +61,8 @@ class Country:
     """Everything a scenario needs: where things listen, who has which secret.
 
     `gateway` is the hospital gateway's client certificate; `stranger` that of an operator listed for another domain;
-    `own_key` the decryption key of the GP who keeps hers; `passwords` are by address.
+    `own_key` the decryption key of the GP who keeps hers, also in
+    `own_key_file` (PKCS#12 under her mailbox's password) for her mail program; `passwords` are by address.
     """
 
     root: Path
@@ -69,6 +73,7 @@ class Country:
     gateway: Issued
     stranger: Issued
     own_key: Issued
+    own_key_file: Path
     send_code: str
     passwords: Mapping[str, str]
 
@@ -129,6 +134,7 @@ def create_country(root: Path, *, at: datetime, base_port: int = 20000) -> Count
     national = create_operator(
         root / "national", settings["national"], at=at, authority=authority, entries=list(entries.values())
     )
+    own_key = next(keys["encrypt"] for entry, keys in opened if entry.mail == cast().gp_with_own_key.mail)
     return Country(
         root,
         authority,
@@ -137,7 +143,8 @@ def create_country(root: Path, *, at: datetime, base_port: int = 20000) -> Count
         places["medecin"],
         gateway=gateway,
         stranger=stranger,
-        own_key=next(keys["encrypt"] for entry, keys in opened if entry.mail == cast().gp_with_own_key.mail),
+        own_key=own_key,
+        own_key_file=_pkcs12(root / "pki" / "cle-personnelle.p12", own_key, passwords[cast().gp_with_own_key.mail]),
         send_code=_issue_code(places["chu"], at),
         passwords=passwords,
     )
@@ -248,6 +255,14 @@ def _open(
         return add_mailbox(store, with_password, place.settings.operator, at=at, authority=authority, custody=custody)
     finally:
         store.close()
+
+
+def _pkcs12(path: Path, issued: Issued, password: str) -> Path:
+    """Write a key and its chain as mail programs import them, sealed under the password."""
+    sealed = BestAvailableEncryption(password.encode())
+    content = serialize_key_and_certificates(None, issued.key, issued.certificate, issued.chain[1:], sealed)
+    pem.write_private(path, content)
+    return path
 
 
 def _issue_code(place: Place, at: datetime) -> str:

@@ -78,7 +78,8 @@ def test_autoconfig_offers_only_tls() -> None:
     text = config_xml(EXAMPLE).decode()
     assert text.count("<socketType>SSL</socketType>") == 2
     assert text.count("<socketType>STARTTLS</socketType>") == 2
-    assert "plain" not in text
+    assert "plain<" not in text
+    assert "<hostname>localhost</hostname>" in text
     assert "<port>21993</port>" in text
 
 

@@ -1,4 +1,4 @@
-"""What Thunderbird 153 (ESR) really sent and was answered, from its own protocol log: a practitioner's ordinary day."""
+"""A practitioner's ordinary day, modelled on the protocol log of Thunderbird 153 (ESR): its commands, shortened and renumbered."""
 
 from __future__ import annotations
 

@@ -214,9 +214,9 @@ async def test_trace_tells_the_journey_on_both_sides(country: Country, sent: sup
     assert [name for name in names if name.startswith("message.")] == ["message.signed", "message.encrypted"]
     assert {"submission.accepted", "outgoing.delivered", "deposit.deposited"} <= set(names)
     arrived = json.loads(await caducee("trace", sent.message_id, "--json", place=country.doctors))
-    (opened,) = [line["détail"] for line in arrived if line["fait"] == "message.opened"]
-    assert "encrypted=yes" in opened
-    assert "verdicts=valid" in opened
+    opened = {line["détail"].split(";")[0]: line["détail"] for line in arrived if line["fait"] == "message.opened"}
+    assert set(opened) == {f"account={address}" for address in support.RECIPIENTS}
+    assert "encrypted=yes; opened=yes; verdicts=valid" in opened[f"account={GP}"]
 
 
 async def test_an_unknown_message_is_said_to_be_unknown(country: Country) -> None:
@@ -297,6 +297,22 @@ async def test_a_gateway_without_its_code_is_refused_and_nothing_is_kept(country
         ]
         assert sorted(names) == ["code.refused", "submission.refused"]
         assert await support.copies(country, sent.message_id) == [0, 0]
+
+
+async def test_refusals_are_shown_with_their_reason(country: Country) -> None:
+    await as_gateway(country, next(support.reports()).content, None)
+    shown = json.loads(await caducee("refusals", "--last", "2", "--json", place=country.hospital))
+    assert {line["fait"] for line in shown} == {"submission.refused", "code.refused"}
+    assert any("5.7.8" in line["détail"] for line in shown)
+
+
+async def test_a_lost_answer_is_given_again_though_the_code_is_used_up(country: Country) -> None:
+    said = await caducee("proxy", "code", "issue", people.GATEWAY, "--max-uses", "1", place=country.hospital)
+    code, sent = said.strip().splitlines()[-1], next(support.reports())
+    first = await as_gateway(country, sent.content, code)
+    assert first.ok
+    assert await as_gateway(country, sent.content, code) == first
+    assert (await as_gateway(country, next(support.reports()).content, code)).enhanced == "5.7.8"
 
 
 async def test_a_revoked_code_no_longer_sends(country: Country) -> None:
