@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -160,6 +161,18 @@ def test_no_space_left_is_said(tmp_path: Path) -> None:
     )
     assert "place" in refused(done)
     assert done.stdout == "done\n"
+
+
+def test_a_practice_authority_is_refused_in_production(folder: Path) -> None:
+    for command in (("serve", str(folder)), ("config", "check", "--dir", str(folder))):
+        said = refused(caducee(*command, CADUCEE_TRUST__PRACTICE="false", CADUCEE_SERVICES__DIRECTORY="false"))
+        assert "trust.practice" in said
+
+
+def test_an_aged_white_list_fails_the_check(folder: Path) -> None:
+    old = time.time() - 30 * 3600
+    os.utime(folder / "trust" / "listeblanche.xml", (old, old))
+    assert "ageing" in refused(caducee("config", "check", "--dir", str(folder)))
 
 
 def test_account_life(folder: Path) -> None:

@@ -188,6 +188,26 @@ async def test_ldapsearch_shows_the_gp_and_her_certificate(country: Country) -> 
     assert everyone.count("IdentifiantPP: ") >= 300
 
 
+async def test_a_red_listed_mailbox_is_hidden_and_still_encrypted_to(country: Country) -> None:
+    """An administrator hides a GP with ldapmodify: nobody sees her entry, and messages to her still leave encrypted."""
+    listen, password = country.national.settings.listen, country.national.folder.directory_password
+    url, hidden = f"ldap://127.0.0.1:{listen.ldap}", cast().gp_with_own_key.mail
+    admin = ("-x", "-H", url, "-D", "cn=operateur,dc=mssante,dc=fr", "-y", str(password))
+    change = "dn: mail={},ou=bal,dc=mssante,dc=fr\nchangetype: modify\nreplace: listeRouge\nlisteRouge: {}\n"
+    await run("ldapmodify", *admin, given=change.format(hidden, "TRUE").encode())
+    try:
+        assert "mail:" not in await run(
+            "ldapsearch", "-x", "-LLL", "-H", url, "-b", "dc=mssante,dc=fr", f"(mail={hidden})"
+        )
+        sent = next(support.reports())
+        await support.hand_over(country, sent)
+        async with support.mailbox(country, country.doctors, hidden) as inbox:
+            received = await inbox.wait_for(sent.message_id, 20)
+        assert mime.parse(received.content).media_type == "application/pkcs7-mime"
+    finally:
+        await run("ldapmodify", *admin, given=change.format(hidden, "FALSE").encode())
+
+
 async def test_openssl_sees_mutual_tls_on_reception(country: Country, tmp_path: Path) -> None:
     where = f"127.0.0.1:{country.doctors.settings.listen.reception}"
     said = await run(
