@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import socket
 import ssl
@@ -66,13 +67,14 @@ class Sent:
     content: bytes
 
 
+_PATIENTS = itertools.count(101)
+
+
 def reports() -> Iterator[Sent]:
-    """Reports about different patients, without end."""
+    """Reports without end, each about a patient of its own."""
     author, chu = cast().cardiologist, people.CHU_EXEMPLE
     writer = Writer(author.national_id, author.surname, author.given_name, chu.national_id, chu.name)
-    seed = 100
-    while True:
-        seed += 1
+    for seed in _PATIENTS:
         at = datetime.now(UTC)
         report = make_report(writer, at=at, seed=seed)
         message_id = make_msgid(domain="passerelle.chu-exemple.fr")
