@@ -8,14 +8,22 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
+PARENT = "CADUCEE_PARENT"
+"""Variable in which a parent gives its process id to those that must die with it."""
 
 
 def die_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the supervisor disappears, even by `kill -9` (Linux prctl(2))."""
-    parent = os.getppid()
+    """Ask the kernel for SIGTERM when the parent disappears, even by `kill -9` (Linux prctl(2)).
+
+    It may have disappeared before this is asked, while Python was starting: `PARENT` says who it was. Without that
+    variable this process was started by hand, and whoever did it may leave.
+    """
+    parent = os.environ.pop(PARENT, "")
+    if not parent:
+        return
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != parent:
+    if os.getppid() != int(parent):
         os.kill(os.getpid(), signal.SIGTERM)
 
 

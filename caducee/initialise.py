@@ -50,26 +50,33 @@ def create_operator(
             f"{root} n'est pas vide : donner un dossier neuf / is not empty: give a new folder",
         )
     existed = root.exists()
+    # The folder itself may be entered: slapd runs as another user inside it. What is secret is 0700 below.
+    root.mkdir(mode=0o711, parents=True, exist_ok=True)
+    # Whoever makes this one owns what follows: of two that run at once, the second must not remove the first's.
+    folder.keys.mkdir(mode=0o700)
     try:
         _create(folder, settings, at, authority, entries or [])
     except BaseException:
-        for child in root.iterdir() if existed else ():
-            shutil.rmtree(child) if child.is_dir() else child.unlink()
-        if not existed:
-            shutil.rmtree(root, ignore_errors=True)
+        remove_operator(root, keep=existed)
         raise
     return folder
+
+
+def remove_operator(root: Path, *, keep: bool) -> None:
+    """Remove what a failed creation left; the folder itself is kept, empty, when it was there before."""
+    for child in root.iterdir() if keep else ():
+        shutil.rmtree(child) if child.is_dir() else child.unlink()
+    if not keep:
+        shutil.rmtree(root, ignore_errors=True)
 
 
 def _create(
     folder: OperatorFolder, settings: Settings, at: datetime, authority: PracticeAuthority | None, entries: list[Entry]
 ) -> None:
-    # The folder itself may be entered: slapd runs as another user inside it. What is secret is 0700 below.
-    folder.root.mkdir(mode=0o711, parents=True, exist_ok=True)
-    pem.private_folder(folder.keys)
     pem.private_folder(folder.blobs)
     pem.private_folder(folder.broker)
-    folder.settings.write_text(settings_file(settings), encoding="utf-8")
+    # Private: the database's URL may hold a password.
+    pem.write_private(folder.settings, settings_file(settings).encode())
     create_master_key(folder.master_key)
     pem.write_private(folder.directory_password, secrets.token_urlsafe(24).encode())
     if authority is None:
@@ -80,26 +87,27 @@ def _create(
         _certified(folder, settings, authority, at)
     if settings.services.mail or settings.services.deposits:
         Store.create(database_url(folder, settings), folder.blobs, folder.master_key.read_bytes()).close()
-        folder.database.chmod(0o600)
+        if not settings.database.url:
+            folder.database.chmod(0o600)
     if settings.services.directory:
         _create_directory(folder, settings, entries)
 
 
 def _certified(folder: OperatorFolder, settings: Settings, authority: PracticeAuthority, at: datetime) -> None:
-    operator, host = settings.operator, settings.listen.host
+    operator = settings.operator
     server = authority.issue_server(
         operator.hostname,
         operator.organisation,
         operator.structure_id,
         operator.department,
         dns=[f"autoconfig.{domain}" for domain in operator.domains] + ["localhost"],
-        ips=[host if host != "0.0.0.0" else "127.0.0.1"],  # noqa: S104 - compared, not bound
+        ips=[settings.listen.local_host],
         at=at,
     )
     server.write(folder.keys, SERVER)
     for name, usage in ((DMP_AUTHENTICATION, "auth"), (DMP_SIGNATURE, "sign")):
         authority.issue_organisation(
-            f"{operator.organisation} {usage.upper()}",
+            f"{operator.organisation[:59]} {usage.upper()}",  # RFC 5280 ub-common-name: 64
             operator.organisation,
             operator.structure_id,
             operator.department,

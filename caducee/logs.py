@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import threading
 import traceback
 from collections.abc import MutableMapping
 from typing import Any, Literal
@@ -37,12 +38,14 @@ def redact(_logger: object, _method: str, entry: MutableMapping[str, Any]) -> Mu
     for key, value in list(entry.items()):
         entry[key] = _clean(value) if key in ALLOWED_KEYS else REDACTED
     if failure:
+        if isinstance(failure, tuple):
+            failure = failure[1]
         entry["error"] = _where(failure if isinstance(failure, BaseException) else sys.exc_info()[1])
     return entry
 
 
 def _clean(value: object) -> object:
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or (isinstance(value, bool | int | float) and not _INS.search(str(value))):
         return value
     text = _PATIENT.sub(f"{REDACTED}@patient.", _INS.sub(REDACTED, str(value)))
     return text if len(text) <= _MAX_VALUE else text[:_MAX_VALUE] + "…"
@@ -52,16 +55,16 @@ def _where(error: BaseException | None) -> str:
     if error is None:
         return "?"
     frames = traceback.extract_tb(error.__traceback__)
-    place = (
-        f" {frames[-1].filename.rsplit('/', 2)[-2]}/{frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}"
-        if frames
-        else ""
-    )
+    # The last two steps of the path; "<frozen codecs>" and the like have one.
+    place = f" {'/'.join(frames[-1].filename.split('/')[-2:])}:{frames[-1].lineno}" if frames else ""
     return type(error).__name__ + place
 
 
 def configure_logs(level: str = "info", style: Literal["json", "console"] = "json") -> None:
-    """Set up structlog and silence every library's own logger below WARNING, where protocol lines would appear."""
+    """Set up structlog and silence every library's own logger below WARNING, where protocol lines would appear.
+
+    An exception that nobody caught, in any thread, is logged as the others are: Python would print its message.
+    """
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer(ensure_ascii=False)
         if style == "json"
@@ -81,6 +84,12 @@ def configure_logs(level: str = "info", style: Literal["json", "console"] = "jso
     root = logging.getLogger()
     root.handlers[:] = [_Bridge()]
     root.setLevel(logging.WARNING)
+    sys.excepthook = lambda _type, error, _trace: _uncaught(error)
+    threading.excepthook = lambda failure: _uncaught(failure.exc_value)
+
+
+def _uncaught(error: BaseException | None) -> None:
+    structlog.get_logger().error("uncaught", exc_info=error)
 
 
 class _Bridge(logging.Handler):

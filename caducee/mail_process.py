@@ -123,7 +123,9 @@ def _listeners(folder: OperatorFolder, settings: Settings, services: Services) -
         port_starttls=listen.imap or None,
         clock=now,
     )
-    listeners = [_Listener("smtp", smtp.start, smtp.stop), _Listener("imap", imap.start, imap.stop)]
+    listeners = [_Listener("smtp", smtp.start, smtp.stop)]
+    if listen.imaps:
+        listeners.append(_Listener("imap", imap.start, imap.stop))
     if listen.web:
         web = WebServer(web_app(settings), plain, host=listen.host, port=listen.web)
         listeners.append(_Listener("web", web.start, web.stop))

@@ -55,11 +55,11 @@ async def submit(
     port = settings.listen.submission if starttls else settings.listen.submissions
     try:
         client = await SmtpClient.connect(
-            settings.listen.host, port, hostname=CLIENT_NAME, tls=None if starttls else tls
+            settings.listen.local_host, port, hostname=CLIENT_NAME, tls=None if starttls else tls
         )
         try:
             if starttls:
-                await client.starttls(tls, server_hostname=settings.listen.host)
+                await client.starttls(tls, server_hostname=settings.listen.local_host)
                 await client.ehlo()
             if login.password is None:
                 await client.login_external()
@@ -69,16 +69,16 @@ async def submit(
         finally:
             await client.quit()
     except Refused as error:
-        raise UsageError(f"{settings.listen.host}:{port}: refusé / refused: {error.answer}") from None
+        raise UsageError(f"{settings.listen.local_host}:{port}: refusé / refused: {error.answer}") from None
     except ClientError as error:
-        raise UsageError(f"{settings.listen.host}:{port}: {error}") from None
+        raise UsageError(f"{settings.listen.local_host}:{port}: {error}") from None
 
 
 class Mailbox:
     """An IMAP session on one mailbox. Use as an asynchronous context manager."""
 
     def __init__(self, settings: Settings, tls: ssl.SSLContext, login: Login) -> None:
-        self._where = (settings.listen.host, settings.listen.imaps)
+        self._where = (settings.listen.local_host, settings.listen.imaps)
         self._tls = tls
         self._login = login
 
@@ -120,8 +120,10 @@ class Mailbox:
     async def fetch(self, uid: int) -> Received:
         """A whole message; reading marks it \\Seen."""
         answer = await self._imap.uid("fetch", str(uid), "(FLAGS BODY[])")
-        body = max((bytes(line) for line in answer.lines), key=len)
-        return Received(uid, await self.flags(uid), body)
+        literals = _literals(answer.lines)
+        if not literals:
+            raise UsageError(f"{self._login.address}: pas de message d'UID {uid} / no message with UID {uid}")
+        return Received(uid, await self.flags(uid), literals[0][1])
 
     async def flags(self, uid: int) -> tuple[str, ...]:
         """The flags of a message."""
@@ -133,10 +135,9 @@ class Mailbox:
         """(UID, flags, header) of the last messages, newest first."""
         answer = await self._imap.uid("fetch", "1:*", "(FLAGS BODY.PEEK[HEADER])")
         found: list[tuple[int, tuple[str, ...], bytes]] = []
-        lines = [bytes(line) for line in answer.lines]
-        for line, header in pairwise(lines):
+        for line, header in _literals(answer.lines):
             uid, flags = _FETCH.search(line), _FLAGS.search(line)
-            if b"FETCH" in line and uid and flags:
+            if uid and flags:
                 found.append((int(uid.group(1)), tuple(flags.group(1).decode().split()), header))
         return sorted(found, reverse=True)[:last]
 
@@ -149,3 +150,11 @@ class Mailbox:
         finally:
             self._imap.idle_done()
             await asyncio.wait_for(waiting, _IMAP_SECONDS)
+
+
+def _literals(lines: Sequence[bytes | bytearray]) -> list[tuple[bytes, bytes]]:
+    """(line that announces it, literal) for each literal of an answer: aioimaplib gives those, only those, as bytearray.
+
+    What a message says is never taken for the server's own lines.
+    """
+    return [(bytes(line), bytes(text)) for line, text in pairwise(lines) if isinstance(text, bytearray)]

@@ -8,23 +8,20 @@ import socket
 import time
 
 from caducee.errors import UsageError
-from caducee.settings import Settings
+from caducee.settings import Settings, used_ports
+from directory import loopback_address
 
 _PATIENCE_SECONDS = 5.0
-_MAIL = ("submissions", "submission", "reception", "imaps", "imap", "web")
 
 
 def check_ports(settings: Settings) -> None:
     """Wait a moment for each wanted port to be free (a former run may be ending). Raises UsageError naming key and port."""
-    services = settings.services
-    wanted = [*(_MAIL if services.mail else ()), *(("ldap", "ldaps") if services.directory else ())]
-    wanted += ["record"] if services.record else []
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    for key in wanted:
-        port: int = getattr(settings.listen, key)
-        while port and (error := _refusal(settings.listen.host, port)):
+    for key, port in used_ports(settings).items():
+        host = loopback_address(settings.listen.host) if key == "ldap" else settings.listen.host
+        while error := _refusal(host, port):
             if error != errno.EADDRINUSE or time.monotonic() > deadline:
-                raise UsageError(f"listen.{key}: {settings.listen.host}:{port}: {_reason(error)}")
+                raise UsageError(f"listen.{key}: {host}:{port}: {_reason(error)}")
             time.sleep(0.1)
 
 

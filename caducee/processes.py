@@ -11,6 +11,7 @@ from caducee.folder import OperatorFolder
 from caducee.private_directory import private_directory
 from caducee.settings import Settings
 from caducee.supervisor import ChildSpec, wait_for_port
+from directory import loopback_address
 
 ROLES = ("record", "mail", "deposits")
 
@@ -22,7 +23,7 @@ def child_specs(folder: OperatorFolder, settings: Settings) -> Sequence[ChildSpe
         slapd = private_directory(folder, settings)
 
         async def answers() -> None:
-            await wait_for_port(settings.listen.host, settings.listen.ldap)
+            await wait_for_port(loopback_address(settings.listen.host), settings.listen.ldap)
 
         specs.append(ChildSpec("directory", slapd.command(), answers))
     wanted = {

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from pathlib import Path
 
+from caducee.child import die_with_parent
 from caducee.errors import UsageError
 from caducee.folder import OperatorFolder
 from caducee.logs import configure_logs
@@ -21,6 +23,7 @@ from directory import DirectoryError
 
 def main(root: Path) -> int:
     """Serve the operator of `root` until SIGTERM or Ctrl-C. Returns the exit code."""
+    die_with_parent()
     try:
         settings = load_settings(root)
         configure_logs(settings.logs.level, settings.logs.format)
@@ -36,8 +39,10 @@ def main(root: Path) -> int:
 
 
 def _tell(service: str, state: str, pid: int) -> None:
-    sys.stdout.write(f"{service or 'caducee'} {state} {pid or ''}".rstrip() + "\n")
-    sys.stdout.flush()
+    # Whoever read this may be gone; the services stay.
+    with contextlib.suppress(OSError):
+        sys.stdout.write(f"{service or 'caducee'} {state} {pid or ''}".rstrip() + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -7,16 +7,22 @@ Relative paths are taken from the operator's folder; nothing is ever written out
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as SourceError
 
 from directory.identifiers import parse_structure_id
 
 SETTINGS_FILE = "caducee.toml"
+MAIL_PORTS = ("submissions", "submission", "reception", "imaps", "imap", "web")
+_VARIABLE = "CADUCEE_"
+_LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_DOMAIN = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})+")
 
 
 class SettingsError(Exception):
@@ -25,7 +31,7 @@ class SettingsError(Exception):
 
 def _domain(value: str) -> str:
     name = value.strip().lower().rstrip(".")
-    if not name or " " in name or "@" in name or "." not in name:
+    if not _DOMAIN.fullmatch(name):
         raise ValueError(f"« {value} » n'est pas un domaine / is not a domain")
     return name
 
@@ -98,6 +104,11 @@ class ListenSection(Section):
     )
     ldaps: Port = Field(default=10636, description="The directory over TLS.")
     record: Port = Field(default=8443, description="The embedded record (mutual TLS).")
+
+    @property
+    def local_host(self) -> str:
+        """Where programs of this machine reach the listeners."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - compared, not bound
 
     @classmethod
     def above(cls, base: int, host: str = "127.0.0.1") -> ListenSection:
@@ -206,7 +217,7 @@ class Settings(BaseSettings):
     """All the sections. Build with `load_settings`."""
 
     model_config = SettingsConfigDict(
-        env_prefix="CADUCEE_",
+        env_prefix=_VARIABLE,
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
@@ -246,6 +257,7 @@ def load_settings(folder: Path) -> Settings:
 
     Raises SettingsError with one `key: reason` a line.
     """
+    _check_variables()
     file = folder / SETTINGS_FILE
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -256,13 +268,57 @@ def load_settings(folder: Path) -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{file}: TOML invalide / invalid: {error}") from None
     try:
-        return Settings(**values)
+        settings = Settings(**values)
     except ValidationError as error:
         raise SettingsError("\n".join(_explain(file, item["loc"], item["msg"]) for item in error.errors())) from None
+    except SourceError as error:
+        # A tuple or a whole section that is no JSON; the library's text names the field, and its cause the value.
+        raise SettingsError(
+            f"{_VARIABLE}*: {error}: JSON attendu / expected: '[\"a.fr\"]', '{{\"imaps\": 993}}'"
+        ) from None
+    if problems := _incoherences(settings):
+        raise SettingsError("\n".join(f"{problem} ({file})" for problem in problems))
+    return settings
+
+
+def used_ports(settings: Settings) -> dict[str, int]:
+    """The ports that the services of these settings listen on, by key of [listen]."""
+    services = settings.services
+    keys = [*(MAIL_PORTS if services.mail else ()), *(("ldap", "ldaps") if services.directory else ())]
+    keys += ["record"] if services.record else []
+    ports: dict[str, int] = {key: getattr(settings.listen, key) for key in keys}
+    return {key: port for key, port in ports.items() if port}
+
+
+def _check_variables() -> None:
+    """A misspelt section would be passed over in silence. Variables without `__` are other programs' business."""
+    known = {name.upper() for name in Settings.model_fields}
+    for variable in os.environ:
+        section, separator, _ = variable.upper().removeprefix(_VARIABLE).partition("__")
+        if variable.upper().startswith(_VARIABLE) and separator and section not in known:
+            raise SettingsError(f"{section.lower()}: section inconnue / unknown section (variable {variable})")
+
+
+def _incoherences(settings: Settings) -> list[str]:
+    """What no key shows alone, as `key: what is wrong`."""
+    services, listen, problems = settings.services, settings.listen, []
+    if services.mail and not settings.operator.domains:
+        problems.append("operator.domains: aucun domaine, le courrier n'aurait pas de boîte / no domain to serve")
+    if services.mail and listen.imap and not listen.imaps:
+        problems.append("listen.imaps: 0 demande aussi imap = 0 / 0 needs imap = 0 too")
+    for key, wanted in (("ldap", services.directory), ("record", services.record)):
+        if wanted and not getattr(listen, key):
+            problems.append(f"listen.{key}: 0, mais le service est demandé dans [services] / 0, but the service is on")
+    first: dict[int, str] = {}
+    for key, port in used_ports(settings).items():
+        if first.setdefault(port, key) != key:
+            problems.append(f"listen.{key}: {port} est déjà celui de listen.{first[port]} / is listen.{first[port]}'s")
+    return problems
 
 
 def _explain(file: Path, location: tuple[str | int, ...], message: str) -> str:
     key = ".".join(str(step) for step in location)
-    variable = "CADUCEE_" + "__".join(str(step) for step in location).upper()
-    origin = f"variable {variable}" if variable in os.environ else str(file)
+    names = [_VARIABLE + "__".join(str(step) for step in location[:end]).upper() for end in (1, 2, len(location))]
+    given = {variable.upper(): variable for variable in os.environ}
+    origin = next((f"variable {given[name]}" for name in reversed(names) if name in given), str(file))
     return f"{key}: {message.removeprefix('Value error, ')} ({origin})"

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from caducee.child import PARENT
+
 CONFIGURATION_ERROR = 2
 _STOP_SECONDS = 10.0
 _READY_SECONDS = 30.0
@@ -104,7 +106,7 @@ class Supervisor:
                 *child.spec.argv,
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(writer,),
-                env={**os.environ, "CADUCEE_READY_FD": str(writer)},
+                env={**os.environ, "CADUCEE_READY_FD": str(writer), PARENT: str(os.getpid())},
                 start_new_session=True,
             )
         except OSError as error:
@@ -125,9 +127,17 @@ class Supervisor:
         pid = child.process.pid if child.process else 0
         if child.spec.ready:
             os.close(reader)
-            await child.spec.ready()
-        elif not await _first_byte(reader):
-            return
+            serving = asyncio.ensure_future(_true_after(child.spec.ready()))
+        else:
+            serving = asyncio.ensure_future(_first_byte(reader))
+        try:
+            while not (await asyncio.wait({serving}, timeout=_READY_SECONDS))[0]:
+                self._log.warning("process does not serve yet", service=child.spec.name, pid=pid)
+                self._on_state(child.spec.name, "waiting", pid)
+            if not await serving:
+                return
+        finally:
+            serving.cancel()
         child.serving.set()
         self._on_state(child.spec.name, "serving", pid)
 
@@ -142,6 +152,11 @@ class Supervisor:
             except TimeoutError:
                 process.kill()
                 await process.wait()
+
+
+async def _true_after(ready: Awaitable[None]) -> bool:
+    await ready
+    return True
 
 
 async def _first_byte(reader: int) -> bool:
@@ -162,9 +177,8 @@ async def _first_byte(reader: int) -> bool:
 
 
 async def wait_for_port(host: str, port: int) -> None:
-    """Return when something accepts connections there; raises TimeoutError after 30 s."""
-    deadline = time.monotonic() + _READY_SECONDS
-    while time.monotonic() < deadline:
+    """Return when something accepts connections there; the caller decides how long to wait."""
+    while True:
         try:
             _, writer = await asyncio.open_connection(host, port)
         except OSError:
@@ -172,4 +186,3 @@ async def wait_for_port(host: str, port: int) -> None:
         else:
             writer.close()
             return
-    raise TimeoutError(f"{host}:{port}")

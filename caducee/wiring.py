@@ -8,6 +8,7 @@ from pathlib import Path
 import imap
 from caducee.errors import UsageError
 from caducee.folder import OperatorFolder
+from caducee.private_directory import private_directory
 from caducee.settings import Settings
 from directory import Directory
 from mailstore import MailboxKind, Store, StoreError, read_master_key
@@ -36,8 +37,8 @@ def open_store(folder: OperatorFolder, settings: Settings) -> Store:
             database_url(folder, settings), folder.blobs, read_master_key(folder.master_key), index=imap.summarise
         )
     except StoreError as error:
-        # The store does not know which of its files people must look at.
-        raise UsageError(f"{settings.database.url or folder.database}: {error}") from None
+        # The store does not know which of its files people must look at; a URL may hold a password.
+        raise UsageError(f"{'database.url' if settings.database.url else folder.database}: {error}") from None
 
 
 def open_trust(folder: OperatorFolder, settings: Settings) -> TrustSpace:
@@ -74,7 +75,7 @@ def open_directory(folder: OperatorFolder, settings: Settings, *, write: bool = 
     `write` is wanted and there is no name to write under.
     """
     section = settings.directory
-    url = section.url or f"ldap://{_loopback(settings.listen.host)}:{settings.listen.ldap}"
+    url = section.url or private_directory(folder, settings).url
     ca_file = folder.resolve(section.ca_file) if section.ca_file else None
     bind_dn = section.bind_dn or (DIRECTORY_ADMIN if not section.url else "")
     if not bind_dn and not write:
@@ -120,7 +121,3 @@ def proxy_policy(settings: Settings) -> ProxyPolicy:
         MailboxKind.APP: SignPolicy(section.sign_app),
     }
     return ProxyPolicy(sign, EncryptPolicy(section.encrypt))
-
-
-def _loopback(host: str) -> str:
-    return "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104 - compared, not bound

@@ -15,7 +15,7 @@ from directory.people import (
     synthetic_entries,
     synthetic_professionals,
 )
-from directory.server import Slapd
+from directory.server import Slapd, loopback_address
 
 __all__ = [
     "ALICE_MARTIN_DURAND",
@@ -36,6 +36,7 @@ __all__ = [
     "TooManyEntries",
     "entry_dn",
     "from_ldif",
+    "loopback_address",
     "structure_mailboxes",
     "synthetic_entries",
     "synthetic_professionals",

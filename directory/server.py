@@ -70,7 +70,7 @@ class Slapd:
         self.base = base
         self._limits = limits or Limits()
         self._tls = _tls_files(ldaps_port, certificate, key)
-        self._listeners = [(_loopback(host), ldap_port, "ldap")]
+        self._listeners = [(loopback_address(host), ldap_port, "ldap")]
         if ldaps_port is not None:
             self._listeners.append((host, ldaps_port, "ldaps"))
         for _, port, _ in self._listeners:
@@ -335,7 +335,7 @@ def _tls_files(ldaps_port: int | None, certificate: Path | None, key: Path | Non
     raise DirectoryError("LDAPS demande un certificat et sa clé / LDAPS needs both a certificate and its key")
 
 
-def _loopback(host: str) -> str:
+def loopback_address(host: str) -> str:
     """`host` if it is a loopback address, else 127.0.0.1: clear-text LDAP is never offered to a network."""
     try:
         return host if ipaddress.ip_address(host).is_loopback else "127.0.0.1"

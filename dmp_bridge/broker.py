@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -82,3 +83,8 @@ def options(folder: Path, *, polling_interval: float) -> dict[str, object]:
         "store_processed": True,
         "polling_interval": polling_interval,
     }
+
+
+def waiting(transport_options: Mapping[str, Any]) -> int:
+    """How many messages wait in the broker of these options (see `options`)."""
+    return sum(1 for _ in Path(transport_options["data_folder_in"]).iterdir())

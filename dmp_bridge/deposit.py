@@ -10,9 +10,8 @@ Invariants
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import ssl
-import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -42,9 +41,6 @@ from ihe.ebrim import (
 from ihe.values import Code, Identifier
 from ihe.vihf import VihfContent, VihfError, VihfSettings, build_vihf
 from mailstore.model import DepositJob, DepositState
-
-# signxml writes what it canonicalises, the patient's identifier with it, at DEBUG: no level may show it (DESIGN, promises).
-logging.getLogger("signxml").setLevel(logging.CRITICAL)
 
 MAX_RESPONSE = 1024 * 1024
 _PROFESSIONS = "1.2.250.1.71.1.2.7"
@@ -84,7 +80,8 @@ def new_submission_set_id() -> str:
 def deposit(job: DepositJob, outlet: DmpOutlet, at: datetime) -> Outcome:
     """Deposit the job's document once; `at` is the time written in the lot, the signature and the VIHF.
 
-    Never raises for what a document or a server may do; the caller turns RETRY into a time.
+    Never raises for what a document or a server may do; the caller turns RETRY into a time. Runs an event loop of its own, so
+    that one time-out covers the whole exchange: call it from a thread that has none.
     """
     try:
         context = DepositContext.from_json(job.context)
@@ -99,11 +96,9 @@ def deposit(job: DepositJob, outlet: DmpOutlet, at: datetime) -> Outcome:
     except (EbrimError, DsgError, mtom.MtomError, soap.SoapError) as error:
         return _attention(error.code, f"dépôt impossible à composer / the deposit cannot be built: {error.message}")
     try:
-        status, answer_type, answer = _post(outlet, content_type, body)
-    except httpx.HTTPError as error:
+        status, answer_type, answer = asyncio.run(_post(outlet, content_type, body))
+    except (httpx.HTTPError, ssl.SSLError, TimeoutError) as error:
         return _retry("transport", type(error).__name__)
-    except ssl.SSLError:
-        return _retry("transport", "SSLError")
     return interpret(status, answer_type, answer)
 
 
@@ -194,23 +189,26 @@ def _vihf(context: DepositContext, header: CdaHeader, outlet: DmpOutlet, at: dat
     )
 
 
-def _post(outlet: DmpOutlet, content_type: str, body: bytes) -> tuple[int, str, bytes]:
-    """Send and read a bounded answer within the outlet's time; raises httpx.HTTPError."""
-    deadline = time.monotonic() + outlet.timeout
-    headers = {"Content-Type": content_type, "Accept": "multipart/related, application/soap+xml"}
-    limits = httpx.Timeout(outlet.timeout, connect=min(outlet.timeout, 10.0))
-    with (
-        httpx.Client(verify=outlet.tls, timeout=limits, trust_env=False, follow_redirects=False) as client,
+async def _post(outlet: DmpOutlet, content_type: str, body: bytes) -> tuple[int, str, bytes]:
+    """Send and read a bounded answer within the outlet's time, whatever the pace of the server (httpx's own time-outs start again
+    at every byte). Raises httpx.HTTPError, ssl.SSLError, TimeoutError."""
+    # The answer is read as it comes: an encoded one could expand without bound.
+    headers = {
+        "Content-Type": content_type,
+        "Accept": "multipart/related, application/soap+xml",
+        "Accept-Encoding": "identity",
+    }
+    async with (
+        asyncio.timeout(outlet.timeout),
+        httpx.AsyncClient(verify=outlet.tls, timeout=outlet.timeout, trust_env=False, follow_redirects=False) as client,
         client.stream("POST", outlet.url, content=body, headers=headers) as response,
     ):
         pieces: list[bytes] = []
         size = 0
-        for piece in response.iter_bytes():
+        async for piece in response.aiter_raw():
             size += len(piece)
             if size > MAX_RESPONSE:
                 raise httpx.ReadError("answer too large")
-            if time.monotonic() > deadline:
-                raise httpx.ReadTimeout("answer too slow")
             pieces.append(piece)
         return response.status_code, response.headers.get("content-type", ""), b"".join(pieces)
 

@@ -5,7 +5,7 @@ Invariants
   attachment, so that nothing a sender attached is silently lost.
 * The bytes of a document are the bytes received; they are never re-serialised (dmp.md §3.10).
 * Reasons carry codes and places in the message, no patient data and nothing of the content.
-* Everything is bounded: depth of forwarded messages, number of documents, total size.
+* Everything is bounded: depth of forwarded messages, number of documents, total size (of packages: once expanded).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import mime
 from ihe.cda import CdaError, CdaHeader, read_cda
 from ihe.datatypes import parse_cx
 from ihe.ebrim import EXTRA_METADATA, DocumentEntry
-from ihe.xdm import XdmError, XdmPackage, read_xdm
+from ihe.xdm import XdmError, XdmLimits, XdmPackage, read_xdm
 
 MAX_DOCUMENTS = 100
 MAX_TOTAL = 128 * 1024 * 1024
@@ -109,6 +109,9 @@ def _search(message: bytes, prefix: str, depth: int, budget: _Budget) -> Iterato
                 yield from _search(part.decoded(message), f"{place}.", depth + 1, budget)
             else:
                 yield from _too_deep(part.decoded(message), place)
+        elif part.media_type.startswith("multipart/"):
+            # Left closed: nested too deeply, too many parts, or no usable boundary.
+            yield from _too_deep(part.decoded(message), place)
         elif part.media_type in _XML_TYPES or name.lower().endswith(".xml"):
             yield from _loose(part.decoded(message), f"{place}/CDA", budget)
 
@@ -131,7 +134,9 @@ def _is_message(part: mime.Part, name: str) -> bool:
 
 def _too_deep(content: bytes, place: str) -> Iterator[FoundDocument]:
     if b"ihe_xdm" in content.lower() or b"ClinicalDocument" in content:
-        problem = Problem("too-deep", "messages transférés trop imbriqués", "forwarded messages nested too deeply")
+        problem = Problem(
+            "too-deep", "partie du message trop imbriquée ou illisible", "a part nested too deeply, or unreadable"
+        )
         yield FoundDocument(content, None, place, problem)
 
 
@@ -166,9 +171,17 @@ def _document(content: bytes, origin: str) -> FoundDocument:
 
 def _package(content: bytes, origin: str, budget: _Budget) -> Iterator[FoundDocument]:
     """The CDA documents of one IHE_XDM.zip; the whole attachment with a problem when the package is not usable."""
+    if budget.documents <= 0 or budget.bytes <= 0:
+        yield _over_budget(content, origin)
+        return
+    limits = XdmLimits()
+    limits = replace(limits, expanded=min(limits.expanded, budget.bytes))
     try:
-        package = read_xdm(content)
+        package = read_xdm(content, limits=limits)
+        budget.bytes -= package.expanded
     except XdmError as error:
+        if error.code == "too-large":
+            budget.bytes -= limits.expanded
         problem = Problem(f"xdm-{error.code}", error.french, error.english)
         yield FoundDocument(content, None, origin, problem)
         return
@@ -205,6 +218,9 @@ _PACKAGE = {
         "an announced document is not in the package",
     ),
     "metadata-unreadable": Problem("xdm-metadata", "METADATA.XML illisible", "unreadable METADATA.XML"),
+    "document-twice": Problem(
+        "xdm-document-twice", "METADATA.XML décrit deux fois un document", "METADATA.XML describes a document twice"
+    ),
 }
 
 
@@ -218,7 +234,7 @@ def _clinical(package: XdmPackage, content: bytes, origin: str, budget: _Budget)
         if not (_claims_cda(item.content) or (announced is not None and item.path.upper().endswith(".XML"))):
             continue
         place = f"{origin}/{number}"
-        if not budget.take(len(item.content)):
+        if not budget.take(0):
             yield _over_budget(item.content, place)
             continue
         found = _document(item.content, place)

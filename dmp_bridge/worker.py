@@ -29,7 +29,7 @@ from celery import Celery
 from dmp_bridge import broker
 from dmp_bridge.deposit import DmpOutlet, Outcome, deposit, new_submission_set_id
 from mailstore.crypto import SealBroken
-from mailstore.model import BlobDamaged, DepositJob, DepositState, StoreError
+from mailstore.model import BlobDamaged, DepositJob, DepositState, NoSuchMessage, StoreError
 
 TASK = "dmp_bridge.deposit_document"
 DEFAULT_LEASE = timedelta(seconds=30)
@@ -103,9 +103,11 @@ class Depositor:
             job = self._rows.lease_deposit(
                 deposit_id, self._owner, self._clock(), self._lease, submission_set_id=set_id
             )
-        except (BlobDamaged, SealBroken):
+        except (BlobDamaged, NoSuchMessage, SealBroken):
             # The lease is ours and time heals nothing here: without a verdict the row would come back for ever.
-            damaged = Outcome(DepositState.NEEDS_ATTENTION, "damaged", "damaged: contenu altéré / content altered")
+            damaged = Outcome(
+                DepositState.NEEDS_ATTENTION, "damaged", "damaged: contenu altéré ou absent / content altered or gone"
+            )
             self._rows.settle_deposit(deposit_id, self._owner, damaged.state, damaged.reason, self._clock())
             return damaged
         if job is None:
@@ -206,7 +208,8 @@ class DepositDispatcher:
         limit: int = 64,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        """`limit` bounds what is looked at, and so what can wait in the broker, at one time."""
+        """`limit` bounds what is looked at, and what may wait in the broker: without a worker, rows that stay due would otherwise
+        fill it again at every lease time."""
         self._app = app
         self._rows = rows
         self._lease = lease
@@ -229,6 +232,8 @@ class DepositDispatcher:
         due = list(self._rows.due_deposits(now, self._limit))
         self._enqueued = {key: until for key, until in self._enqueued.items() if key in due and until > now}
         fresh = [key for key in due if key not in self._enqueued]
+        if fresh:
+            fresh = fresh[: max(self._limit - broker.waiting(self._app.conf.broker_transport_options), 0)]
         for deposit_id in fresh:
             enqueue(self._app, deposit_id)
             self._enqueued[deposit_id] = now + self._lease

@@ -8,7 +8,6 @@ or are compared with them.
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -25,9 +24,6 @@ from ihe.datatypes import parse_cx, parse_xcn, parse_xon, patient_id
 from ihe.dsg import DsgError, verify_lot_signature
 from ihe.ebrim import DocumentEntry, EbrimError, ProvideAndRegister, read_provide_and_register
 from ihe.vihf import Vihf, VihfError, verify_vihf
-
-# signxml writes what it canonicalises, the patient's identifier with it, at DEBUG: no level may show it (DESIGN, promises).
-logging.getLogger("signxml").setLevel(logging.CRITICAL)
 
 _MODES = frozenset({"DIRECTE", "INDIRECTE"})
 _MAX_ID = 200

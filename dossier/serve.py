@@ -1,7 +1,7 @@
 """Running the record: uvicorn behind mutual TLS, and the peer's certificate handed to the application.
 
 Invariants: a client without a certificate of the accepted authorities does not get through the handshake; nothing of a request is
-logged; a stop finishes what is being stored.
+logged; a connection that does not finish asking is closed; a stop finishes what is being stored.
 
 uvicorn offers no peer certificate to applications. The protocol class below puts it in the connection's state (`scope["state"]`),
 through the attribute uvicorn copies into every scope; a test breaks if a later uvicorn stops doing so.
@@ -14,16 +14,21 @@ import logging
 import socket
 import ssl
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 PEER_CERTIFICATE = "peer_certificate"
+HEAD_SECONDS = 15.0
 _GRACE_SECONDS = 10
 
 
-class PeerCertificateProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1, plus the peer's DER certificate under `state["peer_certificate"]` (None without TLS)."""
+class RecordProtocol(H11Protocol):
+    """uvicorn's HTTP/1.1, plus the peer's DER certificate under `state["peer_certificate"]` (None without TLS), and a limit to the
+    time a request's head may take: uvicorn has none, and its places for connections are counted."""
+
+    _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows likewise
         """Read the certificate once per connection."""
@@ -31,12 +36,36 @@ class PeerCertificateProtocol(H11Protocol):
         der = tls.getpeercert(binary_form=True) if tls is not None else None
         self.app_state = {**self.app_state, PEER_CERTIFICATE: der}
         super().connection_made(transport)
+        self._time_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Start or stop the clock with what came."""
+        super().data_received(data)
+        self._time_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def _time_head(self) -> None:
+        # A body that goes on after its answer is no head, but waits for nothing either.
+        answered = self.cycle is not None and self.cycle.response_complete
+        if self.conn.their_state is not h11.IDLE and not answered:
+            self._stop_timer()
+        elif self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
 
 def _config(app: ASGIApp, context: ssl.SSLContext) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=PeerCertificateProtocol,
+        http=RecordProtocol,
         ssl_context_factory=lambda _config, _default: context,
         ws="none",
         lifespan="off",

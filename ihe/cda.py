@@ -42,6 +42,7 @@ _XML_FRENCH = {
     "xml-depth": "les éléments sont trop imbriqués",
     "xml-elements": "le document contient trop d'éléments",
     "xml-attributes": "un élément porte trop d'attributs",
+    "xml-namespaces": "trop d'espaces de noms sont déclarés",
     "xml-syntax": "le document n'est pas du XML bien formé",
 }
 

@@ -90,20 +90,23 @@ class LotSignature:
 
 def _canonical(element: Element, *, comments: bool) -> bytes:
     """Inclusive canonical form of a subtree *with* the namespaces in scope (hence the detour through bytes)."""
-    root = parse_xml(to_bytes(element), XmlLimits())
-    return etree.tostring(root, method="c14n", exclusive=False, with_comments=comments)
+    try:
+        root = parse_xml(to_bytes(element), XmlLimits())
+        return etree.tostring(root, method="c14n", exclusive=False, with_comments=comments)
+    except (XmlError, etree.C14NError):
+        raise DsgError("form", "a part of the signature has no canonical form") from None
 
 
-def canonical_document(content: bytes) -> bytes:
-    """The canonical form with comments of a whole document, what the manifest's digest is made of.
+def canonical_document(content: bytes, *, comments: bool = True) -> bytes:
+    """The canonical form of a whole document, with comments unless told otherwise: what the manifest's digest is made of.
 
-    Raises DsgError(`document-xml`).
+    Raises DsgError(`document-xml`); a relative namespace name, too, leaves a document without a canonical form (C14N §1.3).
     """
     try:
         root = parse_xml(content)
-    except XmlError:
-        raise DsgError("document-xml", "a document of the lot is not readable XML") from None
-    return etree.tostring(root.getroottree(), method="c14n", exclusive=False, with_comments=True)
+        return etree.tostring(root.getroottree(), method="c14n", exclusive=False, with_comments=comments)
+    except (XmlError, etree.C14NError):
+        raise DsgError("document-xml", "a document of the lot has no canonical form") from None
 
 
 def _ds(parent: Element, name: str, text: str = "", **attributes: str) -> Element:
@@ -296,23 +299,13 @@ def _check_manifest(
         content = documents[unique_id]
         comments = _transform(reference)
         if comments is not None:
-            content = _canonical_with(content, comments=comments)
+            content = canonical_document(content, comments=comments)
         if not bytes_eq(_decode(reference.find("ds:DigestValue", _NS)), digest.digest(content)):
             raise DsgError("document-digest", "a document of the lot is not the signed one")
         listed.append(unique_id)
     if not lot_seen or set(listed) != set(documents):
         raise DsgError("manifest", "the manifest does not name the lot and all its documents")
     return tuple(listed)
-
-
-def _canonical_with(content: bytes, *, comments: bool) -> bytes:
-    if comments:
-        return canonical_document(content)
-    try:
-        root = parse_xml(content)
-    except XmlError:
-        raise DsgError("document-xml", "a document of the lot is not readable XML") from None
-    return etree.tostring(root.getroottree(), method="c14n", exclusive=False, with_comments=False)
 
 
 def verify_lot_signature(

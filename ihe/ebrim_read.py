@@ -225,7 +225,8 @@ def read_provide_and_register(body: bytes, parts: Mapping[str, bytes]) -> Provid
     """Reads the body of an ITI-41 request; `parts` are the MIME parts by Content-ID (see `ihe.mtom.parse`).
 
     Raises EbrimError: as `from_xml`, and `not-iti-41`, `document-id` (duplicate or unnamed), `document-part` (no such
-    part), `document-base64`. An entry without document, or the reverse, is left for the caller to judge.
+    part, or one that served already), `document-base64`. An entry without document, or the
+    reverse, is left for the caller to judge.
     """
     root = _parse(body)
     if root.tag != f"{{{names.XDSB}}}ProvideAndRegisterDocumentSetRequest":
@@ -234,15 +235,17 @@ def read_provide_and_register(body: bytes, parts: Mapping[str, bytes]) -> Provid
     if request is None:
         raise EbrimError("not-a-submission", "no SubmitObjectsRequest")
     contents: dict[str, bytes] = {}
+    # A part serves once: a thousand documents made of one large part would each be hashed, read and stored.
+    unused = dict(parts)
     for document in root.findall(f"{{{names.XDSB}}}Document"):
         name = document.get("id") or ""
         if not name or name in contents:
             raise EbrimError("document-id", "a document is unnamed or given twice")
-        contents[name] = _content(document, parts)
+        contents[name] = _content(document, unused)
     return ProvideAndRegister(_submission(request), contents)
 
 
-def _content(document: Element, parts: Mapping[str, bytes]) -> bytes:
+def _content(document: Element, unused: dict[str, bytes]) -> bytes:
     include = document.find(f"{{{names.XOP}}}Include")
     if include is None:
         try:
@@ -250,10 +253,10 @@ def _content(document: Element, parts: Mapping[str, bytes]) -> bytes:
         except (binascii.Error, ValueError):
             raise EbrimError("document-base64", "an inline document is not base64") from None
     href = include.get("href") or ""
-    part = parts.get(unquote(href.removeprefix("cid:"))) if href.startswith("cid:") else None
-    if part is None:
-        raise EbrimError("document-part", "a document refers to a part that is not there")
-    return part
+    cid = unquote(href[4:]) if href.startswith("cid:") else ""
+    if cid not in unused:
+        raise EbrimError("document-part", "a document refers to a part that is not there, or that served already")
+    return unused.pop(cid)
 
 
 _SUCCESS = "urn:oasis:names:tc:ebxml-regrep:ResponseStatusType:Success"

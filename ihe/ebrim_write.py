@@ -6,11 +6,11 @@ The order of slots, names, classifications and identifiers is fixed, so the same
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from urllib.parse import quote
 
 from lxml import etree
 
 from ihe.ebrim_model import Association, DocumentEntry, EbrimError, Relation, Submission, SubmissionSet, XdsAuthor
+from ihe.mtom import cid_href
 from ihe.values import Code
 from ihe.xml import Element, is_xml_text, new_element, to_bytes
 
@@ -237,5 +237,5 @@ def to_provide_and_register(submission: Submission, contents: Mapping[str, str])
     for entry in submission.documents:
         document = etree.SubElement(request, f"{{{XDSB}}}Document", id=entry.entry_id)
         include = etree.SubElement(document, f"{{{XOP}}}Include", nsmap={"xop": XOP})
-        include.set("href", "cid:" + quote(contents[entry.entry_id], safe="@.!$'()*+,;=-_~"))
+        include.set("href", cid_href(contents[entry.entry_id]))
     return to_bytes(request)

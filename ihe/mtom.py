@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from email.message import Message
 from typing import NoReturn
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 XOP_TYPE = "application/xop+xml"
 SOAP_TYPE = "application/soap+xml"
@@ -197,11 +197,3 @@ def _assemble(sections: list[tuple[dict[str, str], bytes]], start: str) -> tuple
         raise MtomError("no-root", "the root part is not there")
     root = named.pop(root_cid)
     return root, named
-
-
-def resolve(href: str, parts: Mapping[str, bytes]) -> bytes:
-    """The part that `xop:Include/@href` names. Raises MtomError(`cid`) when there is none."""
-    part = parts.get(unquote(href[4:])) if href.startswith("cid:") else None
-    if part is None:
-        raise MtomError("cid", "the reference names no part")
-    return part

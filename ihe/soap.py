@@ -24,6 +24,7 @@ PROVIDE_AND_REGISTER_RESPONSE = "urn:ihe:iti:2007:ProvideAndRegisterDocumentSet-
 
 _VERSIONS = {SOAP_12: "1.2", SOAP_11: "1.1"}
 _LIMITS = XmlLimits(size=64 * 1024 * 1024)
+_MAX_ASSERTIONS = 4
 
 
 class SoapError(Exception):
@@ -169,7 +170,8 @@ def _foreign(header: Element, namespace: str) -> tuple[str, ...]:
 
 
 def parse_envelope(data: bytes, *, max_size: int = _LIMITS.size) -> Envelope:
-    """Reads an envelope of SOAP 1.1 or 1.2. Raises SoapError: `xml-*`, `not-soap`, `no-body`, `several-bodies`."""
+    """Reads an envelope of SOAP 1.1 or 1.2. Raises SoapError: `xml-*`, `not-soap`, `no-body`, `several-bodies`,
+    `several-headers`, `several-assertions` (more than any sender has a use for)."""
     try:
         root = parse_xml(data, XmlLimits(size=max_size))
     except XmlError as error:
@@ -188,6 +190,10 @@ def parse_envelope(data: bytes, *, max_size: int = _LIMITS.size) -> Envelope:
     if len(headers) > 1:
         raise SoapError("several-headers", "one header is expected")
     header = headers[0] if headers else etree.Element("none")
+    assertions = header.findall(f"{{{WSSE}}}Security/{{{SAML}}}Assertion")
+    if len(assertions) > _MAX_ASSERTIONS:
+        # Each one is written out with every namespace in scope: their number is what bounds the memory.
+        raise SoapError("several-assertions", "too many assertions")
     content = elements[0] if elements else None
     fault = content is not None and content.tag == f"{{{namespace}}}Fault"
     return Envelope(
@@ -196,7 +202,7 @@ def parse_envelope(data: bytes, *, max_size: int = _LIMITS.size) -> Envelope:
         message_id=text_of(header.find(f"{{{WSA}}}MessageID")),
         relates_to=text_of(header.find(f"{{{WSA}}}RelatesTo")),
         to=text_of(header.find(f"{{{WSA}}}To")),
-        assertions=tuple(to_bytes(item) for item in header.findall(f"{{{WSSE}}}Security/{{{SAML}}}Assertion")),
+        assertions=tuple(to_bytes(item) for item in assertions),
         body=b"" if content is None else to_bytes(content),
         fault=_read_fault(content, namespace) if fault and content is not None else None,
         not_understood=_foreign(header, namespace),

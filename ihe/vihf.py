@@ -7,6 +7,7 @@ from the element that the signature covers, never from the bytes around it. The 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,9 @@ from signxml.verifier import SignatureConfiguration, XMLVerifier
 from ihe.datatypes import parse_cx, patient_id
 from ihe.values import Code, Identifier
 from ihe.xml import XSI, Element, XmlError, XmlLimits, is_xml_text, new_element, parse_xml, text_of, to_bytes
+
+# signxml writes what it canonicalises, the patient's identifier with it, at DEBUG: no level may show it (DESIGN, promises).
+logging.getLogger("signxml").setLevel(logging.CRITICAL)
 
 SAML = "urn:oasis:names:tc:SAML:2.0:assertion"
 DS = "http://www.w3.org/2000/09/xmldsig#"

@@ -12,7 +12,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from html import escape
@@ -61,12 +61,14 @@ class XdmDocument:
 class XdmPackage:
     """A read package: one Submission per METADATA.XML that could be read, the documents in order of their path.
 
-    `problems` concern the whole: `no-index`, `no-readme`, `no-metadata`, `metadata-unreadable`, `missing-document`.
+    `problems` concern the whole: `no-index`, `no-readme`, `no-metadata`, `metadata-unreadable`, `missing-document`,
+    `document-twice` (two entries for one file: the first counts). `expanded` is what reading it took, in bytes.
     """
 
     submissions: tuple[Submission, ...]
     documents: tuple[XdmDocument, ...]
     problems: tuple[str, ...] = ()
+    expanded: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,13 +163,13 @@ def _subset_of(path: str) -> str | None:
     return path[: -len("METADATA.XML")]
 
 
-def _lookup(files: dict[str, bytes], prefix: str, uri: str) -> str | None:
-    """The file that an entry's URI names, compared without case; a URI cannot leave its directory."""
+def _lookup(folded: Mapping[str, str], prefix: str, uri: str) -> str | None:
+    """The file that an entry's URI names, compared without case (`folded`: path by case-folded path); a URI cannot leave
+    its directory."""
     wanted = uri.replace("\\", "/").removeprefix("./")
     if not wanted or ".." in wanted.split("/"):
         return None
-    wanted = (prefix + wanted).casefold()
-    return next((path for path in files if path.casefold() == wanted), None)
+    return folded.get((prefix + wanted).casefold())
 
 
 def _problems(entry: DocumentEntry, content: bytes) -> tuple[str, ...]:
@@ -186,7 +188,9 @@ def read_xdm(data: bytes, *, limits: XdmLimits | None = None) -> XdmPackage:
     Raises XdmError: `archive-size`, `not-a-zip`, `too-many-entries`, `unsafe-name`, `unsafe-entry`, `encrypted`,
     `compression`, `too-large`, `duplicate-name`, `not-xdm`.
     """
-    files = {path: content for path, content in _read_files(data, limits or XdmLimits()).items() if not _is_noise(path)}
+    everything = _read_files(data, limits or XdmLimits())
+    files = {path: content for path, content in everything.items() if not _is_noise(path)}
+    folded = {path.casefold(): path for path in files}
     prefixes = {path: prefix for path in files if (prefix := _subset_of(path)) is not None}
     if not prefixes and not any("IHE_XDM/" in path.upper() for path in files):
         raise XdmError("not-xdm", "l'archive n'est pas un paquet IHE XDM", "not an IHE XDM package")
@@ -203,16 +207,20 @@ def read_xdm(data: bytes, *, limits: XdmLimits | None = None) -> XdmPackage:
             continue
         submissions.append(submission)
         for entry in submission.documents:
-            target = _lookup(files, prefix, entry.uri)
+            target = _lookup(folded, prefix, entry.uri)
             if target is None:
                 problems.append("missing-document")
+            elif target in documents:
+                # Not looked at again: a thousand entries for one file would have it hashed a thousand times.
+                problems.append("document-twice")
             else:
                 documents[target] = XdmDocument(target, files[target], entry, _problems(entry, files[target]))
     for path, content in files.items():
         if path not in documents and path not in prefixes and _is_loose_document(path):
             documents[path] = XdmDocument(path, content, None, ("no-metadata",))
     ordered = tuple(documents[path] for path in sorted(documents))
-    return XdmPackage(tuple(submissions), ordered, tuple(dict.fromkeys(problems)))
+    expanded = sum(map(len, everything.values()))
+    return XdmPackage(tuple(submissions), ordered, tuple(dict.fromkeys(problems)), expanded)
 
 
 def _is_loose_document(path: str) -> bool:

@@ -3,7 +3,8 @@
 Invariants
 * no DOCTYPE (hence no entity of any kind: XXE, billion laughs and quadratic blow-up have nothing to stand on);
 * UTF-8 only (CI-SIS "structuration minimale": UTF-8), so both parsers used here see the same characters;
-* bounded bytes, depth, number of elements and of attributes, all checked *before* a tree is built;
+* bounded bytes, depth, number of elements, of attributes and of namespace declarations in scope (what canonicalising one
+  element costs grows with their square), all checked *before* a tree is built;
 * no network, no DTD, no XInclude, no style sheet: processing instructions are data.
 
 A first pass with expat refuses; only then lxml builds the tree (its own limits have to be lifted, `huge_tree`, because
@@ -31,6 +32,7 @@ class XmlLimits:
     depth: int = 128
     elements: int = 500_000
     attributes: int = 128
+    namespaces: int = 100
 
 
 DEFAULT_LIMITS = XmlLimits()
@@ -52,6 +54,8 @@ class _Guard:
         self._limits = limits
         self._depth = 0
         self._elements = 0
+        self._declared: list[int] = []
+        self._in_scope = 0
 
     def declaration(self, version: str, encoding: str | None, standalone: int) -> None:
         if encoding is not None and encoding.lower() not in ("utf-8", "utf8", "us-ascii"):
@@ -69,9 +73,14 @@ class _Guard:
             raise XmlError("xml-elements", "too many elements")
         if len(attributes) > self._limits.attributes:
             raise XmlError("xml-attributes", "too many attributes on an element")
+        self._declared.append(sum(item == "xmlns" or item.startswith("xmlns:") for item in attributes))
+        self._in_scope += self._declared[-1]
+        if self._in_scope > self._limits.namespaces:
+            raise XmlError("xml-namespaces", "too many namespaces in scope")
 
     def end(self, name: str) -> None:
         self._depth -= 1
+        self._in_scope -= self._declared.pop()
 
 
 def _inspect(data: bytes, limits: XmlLimits) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from imap.errors import ConnectionGone
 
 HIGH_WATER = 256 * 1024
+CLOSE_TIME = 30.0
 
 
 class LineTooLong(Exception):
@@ -30,6 +31,7 @@ class Channel(asyncio.Protocol):
         self._buffer = bytearray()
         self._scanned = 0
         self._ended = False
+        self._closing: asyncio.TimerHandle | None = None
         self._paused = False
         self._readable = asyncio.Event()
         self._writable = asyncio.Event()
@@ -72,6 +74,9 @@ class Channel(asyncio.Protocol):
         self._ended = True
         self._readable.set()
         self._writable.set()
+        self._transport = None
+        if self._closing is not None:
+            self._closing.cancel()
 
     def pause_writing(self) -> None:
         """asyncio: the client reads slower than we write."""
@@ -167,9 +172,12 @@ class Channel(asyncio.Protocol):
         self.tls = True
 
     def close(self) -> None:
-        """Closes after what was written has been sent."""
+        """Closes after what was written has been sent, or after CLOSE_TIME seconds: a client that does not read must not
+        hold a connection that nobody counts any more."""
         if self._transport is not None:
             self._transport.close()
+            if self._closing is None:
+                self._closing = asyncio.get_running_loop().call_later(CLOSE_TIME, self._transport.abort)
 
     def abort(self) -> None:
         """Closes at once."""

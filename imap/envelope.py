@@ -18,6 +18,7 @@ MOST_VALUE = 64 * 1024
 _FOLD = re.compile(rb"\r?\n(?=[ \t])")
 _CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _TOKEN = re.compile(rb'"((?:[^"\\]|\\.)*+)"|([<>,;:()])|([^<>,;:()"]++)|(.)', re.DOTALL)
+_UNQUOTED = re.compile(rb'((?!))|([<>,;:()])|([^<>,;:()"]++)|(.)', re.DOTALL)
 _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
 
 
@@ -38,10 +39,20 @@ class _Token:
     raw: bytes
 
 
+def _matches(value: bytes) -> Iterator[re.Match[bytes]]:
+    pattern, position = _TOKEN, 0
+    while match := pattern.match(value, position):
+        yield match
+        position = match.end()
+        if match[4]:
+            # A quote that nothing closes. No later one is closed either: to look again each time would be quadratic.
+            pattern = _UNQUOTED
+
+
 def _tokens(value: bytes) -> Iterator[_Token]:
     depth = 0
     comment: list[bytes] = []
-    for match in _TOKEN.finditer(value):
+    for match in _matches(value):
         raw, special = match[0], match[2]
         if depth:
             depth += (special == b"(") - (special == b")")

@@ -23,6 +23,9 @@ class Limits:
     connections_per_address: int = 200
     login_failures: int = 3
     login_delay: float = 1.0
+    logins_at_once: int = 2
+    searches_at_once: int = 2
+    account_check: float = 10.0
     bad_commands: int = 20
     folders_per_account: int = 2000
     poll_interval: float = 0.5

@@ -1,6 +1,6 @@
 """LIST and LSUB as a pure function of the folders (RFC 3501 §6.3.8, RFC 5258, RFC 6154).
 
-Invariant: matching a pattern costs at most pattern length × name length; there is no backtracking.
+Invariant: matching costs one step on a number of name-length bits per character of the pattern; no backtracking.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ DELIMITER = "/"
 
 def matches(pattern: str, name: str) -> bool:
     """Whether a mailbox pattern (`*` anything, `%` anything but the delimiter) covers the whole name."""
-    if pattern[:5].upper() == "INBOX" and name == "INBOX":
+    if pattern[:5].upper() == "INBOX" and name.partition(DELIMITER)[0] == "INBOX":
         pattern = "INBOX" + pattern[5:]
-    reachable = {0}
+    # Sets of places in the name are bits of one number: bit n says that n characters can be matched so far.
+    places: dict[str, int] = {}
+    for place, sign in enumerate(name):
+        places[sign] = places.get(sign, 0) | 1 << place
+    within = ((1 << len(name)) - 1) & ~places.get(DELIMITER, 0)
+    reachable = 1
     for sign in pattern:
         if sign == "*":
-            reachable = set(range(min(reachable), len(name) + 1))
+            reachable = ((2 << len(name)) - 1) & -(reachable & -reachable)
         elif sign == "%":
-            grown: set[int] = set()
-            for start in sorted(reachable):
-                if start in grown:
-                    continue
-                stop = name.find(DELIMITER, start)
-                grown.update(range(start, (len(name) if stop < 0 else stop) + 1))
-            reachable = grown
+            # The carry of the addition runs from each place to the end of its level.
+            reachable |= ((reachable & within) + within) ^ within
         else:
-            reachable = {place + 1 for place in reachable if place < len(name) and name[place] == sign}
+            reachable = (reachable & places.get(sign, 0)) << 1
         if not reachable:
             return False
-    return len(name) in reachable
+    return bool(reachable >> len(name) & 1)
 
 
 def _covered(arguments: ListFolders, name: str) -> bool:

@@ -32,6 +32,7 @@ from imap.values import (
     Rename,
     Status,
 )
+from mailstore.names import canonical_name
 
 MOST_NAME = 255
 _STATUS_ITEMS = frozenset({"MESSAGES", "RECENT", "UIDNEXT", "UIDVALIDITY", "UNSEEN", "HIGHESTMODSEQ"})
@@ -50,11 +51,11 @@ def _decoded(raw: bytes) -> str:
 
 
 def mailbox_name(scanner: Scanner) -> str:
-    """A mailbox name, decoded; INBOX in any letter case becomes `INBOX` (RFC 3501 §5.1)."""
+    """A mailbox name, decoded, in its canonical form: INBOX in any letter case becomes `INBOX` (RFC 3501 §5.1)."""
     name = _decoded(scanner.astring())
     if not name or len(name) > MOST_NAME:
         raise BadCommand("mailbox name is empty or too long")
-    return "INBOX" if name.upper() == "INBOX" else name
+    return canonical_name(name)
 
 
 def _words(scanner: Scanner, allowed: frozenset[str]) -> tuple[str, ...]:
@@ -133,7 +134,7 @@ def _create(scanner: Scanner) -> Arguments:
         if not special_use:
             raise BadCommand("unknown special use")
         scanner.expect(b"))")
-    return Mailbox("INBOX" if name.upper() == "INBOX" else name, special_use=special_use)
+    return Mailbox(canonical_name(name), special_use=special_use)
 
 
 def _select(scanner: Scanner) -> Arguments:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date
 from email.utils import parsedate_tz
 
@@ -15,6 +16,7 @@ from imap.grammar_search import FLAG_KEYS
 from imap.values import Key
 from mailstore.model import FolderView
 from mime import Part, decode_words, parse
+from mime.words import decode_charset
 
 _HEADER_KEYS = {"BCC": "bcc", "CC": "cc", "FROM": "from", "SUBJECT": "subject", "TO": "to"}
 _CONTENT_KEYS = frozenset({*_HEADER_KEYS, "BODY", "TEXT", "HEADER", "SENTBEFORE", "SENTON", "SENTSINCE"})
@@ -22,19 +24,16 @@ _CONTENT_KEYS = frozenset({*_HEADER_KEYS, "BODY", "TEXT", "HEADER", "SENTBEFORE"
 _DEAR = {"BODY": 2, "TEXT": 2}
 
 
-def needs_content(key: Key) -> bool:
-    """Whether evaluating the key reads messages."""
-    return key.name in _CONTENT_KEYS or any(map(needs_content, key.operands))
-
-
 def uses_modseq(key: Key) -> bool:
     """Whether MODSEQ is among the keys: the answer then carries the highest modseq (RFC 7162 §3.1.5)."""
     return key.name == "MODSEQ" or any(map(uses_modseq, key.operands))
 
 
-def _cost(key: Key) -> int:
+def _ordered(key: Key) -> tuple[int, Key]:
+    """The key with the operands of AND and OR from cheap to dear, and what it costs itself."""
+    operands = sorted(map(_ordered, key.operands), key=lambda pair: pair[0])
     own = _DEAR.get(key.name, 1 if key.name in _CONTENT_KEYS else 0)
-    return max([own, *map(_cost, key.operands)])
+    return max([own, *(cost for cost, _ in operands)]), replace(key, operands=tuple(one for _, one in operands))
 
 
 class Stopped(Exception):
@@ -91,15 +90,10 @@ class _Message:
 
     def sent(self) -> date | None:
         value = self.fields.get("date")
-        parsed = None
-        if value:
-            try:
-                parsed = parsedate_tz(value[:200])
-            except (ValueError, IndexError, OverflowError):
-                parsed = None
         try:
+            parsed = parsedate_tz(value[:200]) if value else None
             return date(parsed[0], parsed[1], parsed[2]) if parsed else None
-        except ValueError:
+        except (ValueError, IndexError, OverflowError):
             return None
 
 
@@ -109,12 +103,7 @@ def _texts(root: Part, raw: bytes) -> list[str]:
         if part is not root:
             found.extend(decode_words(field.text) for field in part.fields)
         if not part.children and part.media_type.startswith(("text/", "multipart/")):
-            charset = part.parameters.get("charset", "utf-8")
-            data = part.decoded(raw)
-            try:
-                found.append(data.decode(charset, "replace"))
-            except (LookupError, ValueError):
-                found.append(data.decode("utf-8", "replace"))
+            found.append(decode_charset(part.decoded(raw), part.parameters.get("charset", "utf-8")))
     return found
 
 
@@ -138,6 +127,7 @@ class Search:
     def run(self, key: Key) -> list[int]:
         """Indices of the messages found, ascending. Raises what `read` raises, and Stopped."""
         found: list[int] = []
+        key = _ordered(key)[1]
         for index in range(len(self.view.uids)):
             if index % 64 == 0 and self._stopped():
                 raise Stopped
@@ -161,9 +151,9 @@ class Search:
     def _test(self, key: Key, index: int, message: _Message) -> bool:
         name = key.name
         if name == "AND":
-            return all(self._test(operand, index, message) for operand in sorted(key.operands, key=_cost))
+            return all(self._test(operand, index, message) for operand in key.operands)
         if name == "OR":
-            return any(self._test(operand, index, message) for operand in sorted(key.operands, key=_cost))
+            return any(self._test(operand, index, message) for operand in key.operands)
         if name == "NOT":
             return not self._test(key.operands[0], index, message)
         if name in _CONTENT_KEYS:

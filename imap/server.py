@@ -84,6 +84,9 @@ class ImapServer:
         self.limits = limits or Limits()
         self.sleep = sleep
         self.registry = Registry(self.limits)
+        # What takes long in a worker thread waits here, so that the threads stay free for everybody else's commands.
+        self.logins = asyncio.Semaphore(self.limits.logins_at_once)
+        self.searches = asyncio.Semaphore(self.limits.searches_at_once)
         self.watcher = Watcher(store, self.limits.poll_interval)
         self.can_start_tls = port_starttls is not None
         self.ports: tuple[int, ...] = ()

@@ -70,6 +70,7 @@ class Session:
         self._bad = 0
         self._out: list[bytes] = []
         self._waiting = 0
+        self._next_check = 0.0
         self._login_deadline = asyncio.get_running_loop().time() + self.limits.login_time
 
     @property
@@ -101,6 +102,17 @@ class Session:
             raise Refused("LIMIT", "Trop de connexions à cette boîte. / Too many connections for this mailbox.")
         self._account = account
         self.state = State.AUTHENTICATED
+        self._next_check = asyncio.get_running_loop().time() + self.limits.account_check
+
+    async def check_account(self) -> None:
+        """Ends the session of a mailbox that was closed after the login; asks the store every few seconds at most."""
+        now = asyncio.get_running_loop().time()
+        if self._account is None or now < self._next_check:
+            return
+        self._next_check = now + self.limits.account_check
+        current = await self.call(self.store.find_account, self._account.address)
+        if current is None or not current.active:
+            raise EndSession("Boîte fermée. / Mailbox closed.")
 
     def leave_folder(self) -> None:
         """Back to the authenticated state."""
@@ -201,6 +213,7 @@ class Session:
         if self.state not in verb.states:
             raise BadCommand(f"not in the {self.state.value} state")
         try:
+            await self.check_account()
             reply = await verb.handler(self, command)
             if self.selected is not None:
                 await self.sync(expunge_allowed=verb.expunge_allowed or command.uid)

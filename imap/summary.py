@@ -20,6 +20,7 @@ from imap.structure import body_structure
 from mime import Part, parse
 
 VERSION = 1
+MOST_STRUCTURE = 512 * 1024
 _HEAD = struct.Struct(">BIIIIII")
 _PLACE = struct.Struct(">IIII")
 Path = tuple[int, ...]
@@ -90,8 +91,14 @@ def _decode_places(encoded: bytes) -> Iterator[tuple[Path, Place]]:
 
 
 def compute(raw: bytes) -> Summary:
-    """The summary of a message, whatever its bytes."""
+    """The summary of a message, whatever its bytes. One whose structure takes more than MOST_STRUCTURE bytes, which only
+    malice makes, is shown as a single part: a summary must not weigh as much as its message."""
     root = parse(raw)
+    summary = _summary(root, raw)
+    return summary if len(summary.structure) <= MOST_STRUCTURE else _summary(parse(raw, max_depth=0), raw)
+
+
+def _summary(root: Part, raw: bytes) -> Summary:
     return Summary(
         size=len(raw),
         header_length=root.body_start,

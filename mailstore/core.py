@@ -77,6 +77,14 @@ class Core:
                 except Exception as error:
                     _log.error("change subscriber failed", state=kind.value, error=type(error).__name__)
 
+    def _summary(self, content: bytes) -> bytes:
+        """What `index` makes of a message; empty when it fails, for no message is lost because its summary cannot be made."""
+        try:
+            return self._index(content)
+        except Exception as error:
+            _log.error("a message could not be summarised", error=type(error).__name__)
+            return b""
+
     @contextmanager
     def _written_blobs(self, blobs: Sequence[str]) -> Iterator[None]:
         """Remove these fresh blobs when the block fails for certain."""

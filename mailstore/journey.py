@@ -96,9 +96,7 @@ class JourneyVerbs(Deliveries):
     def _write_contents(self, draft: _Draft) -> None:
         """Summaries first (nothing to undo), then the blobs, each distinct content once."""
         acceptance = draft.acceptance
-        summaries = {local.content: b"" for local in acceptance.local}
-        for content in summaries:
-            summaries[content] = self._index(content)
+        summaries = {content: self._summary(content) for content in {local.content: None for local in acceptance.local}}
         outgoing_contents = (copy.content for copy in acceptance.outgoing)
         documents = (new.content for new in acceptance.deposits)
         for content in dict.fromkeys((*summaries, *outgoing_contents, *documents)):

@@ -137,7 +137,7 @@ class MessageVerbs(Deliveries, FolderVerbs):
         name = canonical_name(folder_name)
         with self._db.read() as connection:
             find_folder(connection, self._names, account_id, name)
-        summary = self._index(content)
+        summary = self._summary(content)
         blob = self._blobs.write(content)
         row = {"flags": kept, "size": len(content), "date": date, "blob": blob}
         with self._written_blobs([blob]), self._db.write() as connection:

@@ -38,8 +38,10 @@ class Names:
 
 
 def canonical_name(name: str) -> str:
-    """INBOX in any case is INBOX (RFC 9051 §5.1); any other name is itself."""
-    return "INBOX" if name.upper() == "INBOX" else name
+    """INBOX in any case is INBOX (RFC 9051 §5.1), and so is the first level of the names below it: `inbox/x` must not
+    have another parent than `INBOX/x`. Any other name is itself."""
+    first, delimiter, rest = name.partition(DELIMITER)
+    return "INBOX" + delimiter + rest if first.isascii() and first.upper() == "INBOX" else name
 
 
 def checked_name(name: str) -> str:

@@ -17,6 +17,7 @@ _TOKEN = re.compile(
     r'|(?P<special>[<>,;:@.()])|(?P<atom>[^\s<>,;:@.()"]+)|(?P<junk>.)',
     re.DOTALL,
 )
+_IN_COMMENT = re.compile(r"\\.|[^()\\]+|.", re.DOTALL)
 _DOT_ATOM = re.compile(r"[^\s<>,;:@()\"\[\]\\]+\Z")
 _Token = tuple[str, str]
 
@@ -45,23 +46,33 @@ def addresses(value: str) -> list[tuple[str, str]]:
 def _tokens(value: str) -> list[_Token]:
     """Lexical tokens; comments become one token each, nested ones flattened."""
     out: list[_Token] = []
-    depth = 0
-    comment: list[str] = []
-    for match in _TOKEN.finditer(value):
+    position = 0
+    while match := _TOKEN.match(value, position):
         kind = match.lastgroup or "junk"
         word = match[kind]
-        if word == "(":
-            depth += 1
-        elif word == ")":
-            depth = max(0, depth - 1)
-            if not depth:
-                out.append(("comment", "".join(comment)))
-                comment = []
-        elif depth:
-            comment.append(word)
-        else:
-            out.append((kind, re.sub(r"\\(.)", r"\1", word) if kind == "quoted" else word))
+        position = match.end()
+        if word == "(" and kind == "special":
+            word, position = _comment(value, position)
+            kind = "comment"
+        elif kind == "quoted":
+            word = re.sub(r"\\(.)", r"\1", word, flags=re.DOTALL)
+        out.append((kind, word))
     return out
+
+
+def _comment(value: str, position: int) -> tuple[str, int]:
+    """The text of a comment and where it ends (RFC 5322 §3.2.2): quotes mean nothing in it, a backslash quotes one
+    character. Read otherwise, an address that every mail program takes for a comment would be the sender here."""
+    depth = 1
+    words: list[str] = []
+    for match in _IN_COMMENT.finditer(value, position):
+        word = match[0]
+        depth += (word == "(") - (word == ")")
+        if not depth:
+            return "".join(words), match.end()
+        if word not in ("(", ")"):
+            words.append(word[1:] if len(word) > 1 and word[0] == "\\" else word)
+    return "".join(words), len(value)
 
 
 def _mailbox(entry: list[_Token]) -> tuple[str, str] | None:

@@ -34,8 +34,8 @@ class KeyRing:
         return tuple(_decryptor(key) for key in self._store.keys(address) if key.usage in DECRYPTION_USAGES)
 
     def opens_for(self, address: str) -> bool:
-        """Whether the operator holds a key that opens this mailbox's messages."""
-        return any(key.usage in DECRYPTION_USAGES for key in self._store.keys(address))
+        """Whether the operator holds a key in force that opens this mailbox's messages: its owner left that to it."""
+        return any(key.usage in DECRYPTION_USAGES and key.retired_at is None for key in self._store.keys(address))
 
 
 @lru_cache(maxsize=1024)

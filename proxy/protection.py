@@ -7,10 +7,11 @@ message leaves only signed; a signature that came with the message is kept byte 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 import mime
 import smime
@@ -80,22 +81,27 @@ class Protector:
             return self._as_is(clear, recipients)
         if kind is not smime.LayerKind.CLEAR:
             return self._already_signed(clear, sender, recipients, at)
-        code_id = self._accepted_code(shown, sender, at)
-        if code_id is None and self._policy.sign[sender.kind] is SignPolicy.WITH_CODE:
-            reason = "absent" if not shown else "refused"
-            return _with_event(_CODE_REFUSED, Event("code.refused", {"account": sender.address, "reason": reason}))
-        return self._sign_and_encrypt(clear, sender, recipients, at, code_id or "")
+        code_id = self._matching_code(shown, sender, at)
+        needed = self._policy.sign[sender.kind] is SignPolicy.WITH_CODE
+        if code_id is None and needed:
+            return _code_refused(sender, "refused" if shown else "absent")
+        answer = self._sign_and_encrypt(clear, sender, recipients, at, code_id or "")
+        # Counted last: a message put off (directory down) comes back with the same code.
+        if isinstance(answer, Protected) and code_id and not self._store.use_send_code(code_id, at) and needed:
+            return _code_refused(sender, "refused")
+        return answer
 
     def _sign_and_encrypt(
         self, clear: bytes, sender: Account, recipients: Sequence[str], at: datetime, code_id: str
     ) -> Protected | Refusal:
         signer = self._keys.signer(sender.address)
-        if signer is None:
+        # A signature made with a certificate out of date would be refused by every reader, after the 250.
+        if signer is None or not signer.chain[0].not_valid_before_utc <= at <= signer.chain[0].not_valid_after_utc:
             return Refusal(
                 550,
                 "5.7.5",
-                f"aucune cle de signature pour {sender.address} : demander a l'operateur d'en creer une",
-                f"no signing key for {sender.address}: ask the operator to create one",
+                f"aucune cle de signature en cours de validite pour {sender.address} : demander a l'operateur d'en creer une",
+                f"no valid signing key for {sender.address}: ask the operator to create one",
             )
         signed = smime.sign_message(clear, signer, at=at)
         event = Event("message.signed", {"dn": signer.chain[0].subject.rfc4514_string(), "code_id": code_id})
@@ -111,9 +117,11 @@ class Protector:
             return _signature_refused(sender, error.code)
         clear = smime.clear_entity(raw)
         for one in verifications:
-            owner = one.national_id == sender.national_id or sender.address in one.addresses
-            if one.verdict is smime.Verdict.VALID and owner and one.signer_certificate is not None:
-                dn = one.signer_certificate.subject.rfc4514_string()
+            certificate = one.signer_certificate
+            if certificate is None or one.verdict is not smime.Verdict.VALID:
+                continue
+            if smime.speaks_for(certificate, sender.address, owner_id=sender.national_id):
+                dn = certificate.subject.rfc4514_string()
                 return self._encrypt(clear, raw, recipients, at, Event("message.signed_by_sender", {"dn": dn}))
         return _signature_refused(sender, ",".join(one.verdict for one in verifications) or "none")
 
@@ -169,7 +177,9 @@ class Protector:
             usable = [
                 certificate
                 for certificate in self._directory.encryption_certificates(address, at)
-                if smime.speaks_for(certificate, address) and self._encryption(certificate, (), at).trusted
+                if smime.speaks_for(certificate, address)
+                and self._encryption(certificate, (), at).trusted
+                and _can_receive(certificate)
             ]
             if usable:
                 certificates[address] = usable[0]
@@ -177,14 +187,15 @@ class Protector:
                 without.append(address)
         return _Recipients(certificates, tuple(without))
 
-    def _accepted_code(self, shown: Sequence[str], sender: Account, at: datetime) -> str | None:
-        """The identifier of the code shown, when it is this sender's, in force, and right."""
+    def _matching_code(self, shown: Sequence[str], sender: Account, at: datetime) -> str | None:
+        """The identifier of the code shown, when it is this sender's, in force, and right. Its use is not yet counted."""
         letters = codes.normalise(shown[0]) if len(shown) == 1 else None
         if letters is None:
             return None
         for stored in self._store.send_codes(sender.id):
             if stored.code_id == codes.code_id(letters) and codes.matches(letters, stored.digest):
-                return stored.code_id if self._store.use_send_code(stored.code_id, at) else None
+                used_up = stored.max_uses is not None and stored.uses >= stored.max_uses
+                return None if used_up or stored.revoked_at is not None or stored.expires_at <= at else stored.code_id
         return None
 
     def open(self, raw: bytes, *, recipient: Account, sender: str, at: datetime) -> Opened:
@@ -207,14 +218,33 @@ class Protector:
         }
         return Opened(
             opened.content,
-            authentication_results(opened.verifications, sender),
+            authentication_results(
+                opened.verifications, sender, owner_id=self._owner(sender) if opened.verifications else None
+            ),
             smime.clear_entity(opened.content) if readable else None,
             (Event("message.opened", detail),),
         )
 
+    def _owner(self, address: str) -> str | None:
+        """The national identifier of a mailbox's owner; None when the directory does not know it or cannot answer."""
+        try:
+            entry = self._directory.by_address(address)
+        except (DirectoryUnavailable, DirectoryError):
+            return None
+        return (entry.national_id or entry.structure_id) if entry is not None else None
 
-def _with_event(refusal: Refusal, event: Event) -> Refusal:
-    return Refusal(refusal.code, refusal.enhanced, refusal.text_fr, refusal.text_en, (*refusal.events, event))
+
+def _can_receive(certificate: x509.Certificate) -> bool:
+    """False for what the directory rightly publishes and our encryption does not do, such as elliptic curve keys."""
+    try:
+        smime.encrypt_entity(b"", [certificate])
+    except (smime.UnsuitableCertificate, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _code_refused(sender: Account, reason: str) -> Refusal:
+    return replace(_CODE_REFUSED, events=(Event("code.refused", {"account": sender.address, "reason": reason}),))
 
 
 def _signature_refused(sender: Account, reason: str) -> Refusal:

@@ -25,6 +25,8 @@ MAX_SIGNERS = 16
 MAX_RECIPIENTS = 1000
 MAX_CERTIFICATES = 64
 MAX_ATTRIBUTES = 64
+MAX_CERTIFICATE_SIZE = 64 * 1024
+"""Octets. Real ones have a few thousand; names of certificates are remembered, hence the bound."""
 
 
 class Kind(StrEnum):
@@ -143,19 +145,28 @@ def read_signed(data: bytes) -> SignedRecord:
         encapsulated = signed["encap_content_info"]
         content = encapsulated["content"]
         signers, certificates = signed["signer_infos"], signed["certificates"]
+        if len(signed["digest_algorithms"]) > MAX_SIGNERS:
+            raise MalformedCms("too many digest algorithms")
         if len(signers) > MAX_SIGNERS:
             raise MalformedCms("too many signers")
         if not isinstance(certificates, core.Void) and len(certificates) > MAX_CERTIFICATES:
             raise MalformedCms("too many certificates")
         return SignedRecord(
             content_type=str(encapsulated["content_type"].native),
-            content=None if isinstance(content, core.Void) or content.contents is None else bytes(content),
+            content=None if isinstance(content, core.Void) or content.contents is None else _octets(content),
             digests=frozenset(str(item["algorithm"].native) for item in signed["digest_algorithms"]),
             certificates=()
             if isinstance(certificates, core.Void)
-            else tuple(choice.chosen.dump() for choice in certificates if choice.name == "certificate"),
+            else tuple(_certificate(choice.chosen) for choice in certificates if choice.name == "certificate"),
             signers=tuple(_signer(signer) for signer in signers),
         )
+
+
+def _certificate(certificate: asn1_x509.Certificate) -> bytes:
+    encoded = bytes(certificate.dump())
+    if len(encoded) > MAX_CERTIFICATE_SIZE:
+        raise MalformedCms("a certificate is too long")
+    return encoded
 
 
 def _content(data: bytes, expected: Kind) -> core.Sequence:
@@ -165,11 +176,16 @@ def _content(data: bytes, expected: Kind) -> core.Sequence:
     return info["content"]
 
 
+def _octets(value: core.OctetString) -> bytes:
+    """The octets of a string that may be in pieces, nested ones too."""
+    return bytes(ber.join_octets(value.contents) if value.method == 1 else value)
+
+
 def _name(choice: core.Choice) -> CertificateName | bytes:
     """SignerIdentifier or RecipientIdentifier."""
     if choice.name == "issuer_and_serial_number":
         return CertificateName(choice.chosen["issuer"].dump(), int(choice.chosen["serial_number"].native), None)
-    return bytes(choice.chosen)
+    return _octets(choice.chosen)
 
 
 def _signer(signer: cms.SignerInfo) -> SignerRecord:
@@ -189,10 +205,10 @@ def _signer(signer: cms.SignerInfo) -> SignerRecord:
         digest=str(signer["digest_algorithm"]["algorithm"].native),
         signature_algorithm=algorithm_name,
         pss=_pss(algorithm["parameters"]) if algorithm_name == "rsassa_pss" else None,
-        signature=bytes(signer["signature"]),
+        signature=_octets(signer["signature"]),
         attributes=attributes,
         content_type=str(values["content_type"].native) if "content_type" in values else None,
-        message_digest=bytes(values["message_digest"]) if "message_digest" in values else None,
+        message_digest=_octets(values["message_digest"]) if "message_digest" in values else None,
         signing_time=_time(values, faults),
         ess=_ess(values),
         protection=_protection(values),
@@ -246,9 +262,9 @@ def _ess(values: dict[str, core.Asn1Value]) -> tuple[EssId, ...]:
     found: list[EssId] = []
     if "signing_certificate_v2" in values:
         first = values["signing_certificate_v2"]["certs"][0]
-        found.append(EssId(str(first["hash_algorithm"]["algorithm"].native), bytes(first["cert_hash"])))
+        found.append(EssId(str(first["hash_algorithm"]["algorithm"].native), _octets(first["cert_hash"])))
     if "signing_certificate" in values:
-        found.append(EssId("sha1", bytes(values["signing_certificate"]["certs"][0]["cert_hash"])))
+        found.append(EssId("sha1", _octets(values["signing_certificate"]["certs"][0]["cert_hash"])))
     return tuple(found)
 
 
@@ -293,7 +309,7 @@ def read_enveloped(data: bytes) -> EnvelopedRecord:
         name = str(algorithm["algorithm"].native)
         if name not in ("aes128_cbc", "aes192_cbc", "aes256_cbc"):
             raise UnsupportedCms("content encryption algorithm")
-        content, iv = encrypted["encrypted_content"], bytes(algorithm["parameters"])
+        content, iv = encrypted["encrypted_content"], _octets(algorithm["parameters"])
         if isinstance(content, core.Void) or len(iv) != 16:
             raise MalformedCms("no encrypted content or initialisation vector")
         recipients = [_recipient(info.chosen) for info in infos if info.name == "ktri"]
@@ -301,7 +317,7 @@ def read_enveloped(data: bytes) -> EnvelopedRecord:
             recipients=tuple(recipient for recipient in recipients if recipient is not None),
             key_length=int(name[3:6]) // 8,
             iv=iv,
-            ciphertext=bytes(content),
+            ciphertext=_octets(content),
         )
 
 
@@ -314,13 +330,13 @@ def _recipient(info: cms.KeyTransRecipientInfo) -> RecipientRecord | None:
         oaep = ("sha1", "sha1")
         if not isinstance(parameters, core.Void):
             mask, source = parameters["mask_gen_algorithm"], parameters["p_source_algorithm"]
-            if mask["algorithm"].native != "mgf1" or bytes(source["parameters"]):
+            if mask["algorithm"].native != "mgf1" or _octets(source["parameters"]):
                 return None
             digest = str(parameters["hash_algorithm"]["algorithm"].native)
             oaep = (digest, str(mask["parameters"]["algorithm"].native))
     elif name != "rsaes_pkcs1v15":
         return None
-    return RecipientRecord(_name(info["rid"]), oaep, bytes(info["encrypted_key"]))
+    return RecipientRecord(_name(info["rid"]), oaep, _octets(info["encrypted_key"]))
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------

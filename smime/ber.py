@@ -44,6 +44,24 @@ def check(data: bytes, *, max_depth: int = MAX_DEPTH, max_elements: int = MAX_EL
         raise MalformedCms("octets after the end")
 
 
+def join_octets(contents: bytes) -> bytes:
+    """The octets of a constructed OCTET STRING (X.690 §8.7.3) from its contents, which `check` has passed; linear, while
+    asn1crypto copies all that came before at every piece. Raises MalformedCms for a piece that is no OCTET STRING."""
+    pieces: list[bytes] = []
+    position = 0
+    while position < len(contents):
+        if contents[position : position + 2] == b"\0\0":
+            position += 2
+            continue
+        if contents[position] not in (0x04, 0x24):
+            raise MalformedCms("a piece of another type")
+        constructed, position, length = _header(contents, position, len(contents))
+        if not constructed and length is not None:
+            pieces.append(contents[position : position + length])
+            position += length
+    return b"".join(pieces)
+
+
 def _header(data: bytes, position: int, limit: int) -> tuple[bool, int, int | None]:
     """(constructed?, start of content, content length or None when indefinite) of the element at `position`."""
     if position + 2 > limit:

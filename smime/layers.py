@@ -52,7 +52,7 @@ def outermost(raw: bytes) -> Layer:
             return Layer(LayerKind.BROKEN)
         if kind is asn1.Kind.SIGNED:
             return Layer(LayerKind.OPAQUE, data)
-        if kind is asn1.Kind.ENVELOPED:
+        if kind in (asn1.Kind.ENVELOPED, asn1.Kind.AUTH_ENVELOPED):  # the second is not read here, yet an envelope
             return Layer(LayerKind.ENVELOPED, data)
         return Layer(LayerKind.BROKEN)
     return Layer(LayerKind.CLEAR)

@@ -194,19 +194,30 @@ class SmtpClient:
         commands += [f"RCPT TO:<{recipient}>" for recipient in recipients]
         answers = await self._batch(commands)
         if not answers[0].ok:
-            await self.command("RSET")
+            await self._reset()
             return dict.fromkeys(recipients, answers[0])
         results = dict(zip(recipients, answers[1:], strict=True))
         taken = [recipient for recipient, answer in results.items() if answer.ok]
         if not taken:
-            await self.command("RSET")
+            await self._reset()
             return results
-        start = await self.command("DATA")
-        final = start
-        if start.code == 354:
+        final = await self.command("DATA")
+        if final.code == 354:
             final = await self._data(content)
+        elif final.ok:
+            raise ClientError("success announced before the message was sent")
+        else:
+            await self._reset()
         results.update(dict.fromkeys(taken, final))
         return results
+
+    async def _reset(self) -> None:
+        """End a refused transaction, or the next MAIL would be out of sequence. A peer that hangs up after its refusal
+        has answered all the same: the next message finds the connection gone."""
+        try:
+            await self.command("RSET")
+        except ClientError:
+            self.close()
 
     def _unfit(self, content: bytes) -> Answer | None:
         if not content.count(b"\r\n") == content.count(b"\n") == content.count(b"\r") or b"\0" in content:

@@ -17,6 +17,8 @@ from smtp.replies import to_ascii
 
 _OURS = "x-caducee-"
 SEND_CODE_FIELD = "x-caducee-code"
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"')
+_COMMENT = re.compile(r"\([^()]*+\)")
 _MESSAGE_ID = re.compile(r"<[^<>\s]{1,250}>", re.ASCII)
 
 
@@ -60,8 +62,16 @@ def author_is(raw: bytes, address: str) -> bool:
     authors, senders = _named(raw, "from"), _named(raw, "sender")
     if len(authors) != 1 or len(senders) > 1:
         return False
-    names = [mime.addresses(field.text) for field in (*authors, *senders)]
-    return all(len(one) == 1 and one[0][1] == address for one in names)
+    return all(_names_only(field.text, address) for field in (*authors, *senders))
+
+
+def _names_only(text: str, address: str) -> bool:
+    """True for one plain mailbox. `mime.addresses` leaves out broken entries and groups; a reader may show them."""
+    rest, comments = _QUOTED.sub("", text), 1
+    while comments:
+        rest, comments = _COMMENT.subn("", rest)
+    found = mime.addresses(text)
+    return not set(rest) & set(',;:"()') and len(found) == 1 and found[0][1] == address
 
 
 def is_notification(raw: bytes) -> bool:
@@ -77,14 +87,14 @@ def count_received(raw: bytes) -> int:
 
 
 def cleaned(raw: bytes, *, keep_send_code: bool) -> bytes:
-    """`raw` without the fields that only this operator may write, and without Return-Path and Bcc."""
+    """`raw` without the fields that only this operator may write, and without Return-Path and blind copies."""
     last, _ = mime.header_end(raw)
     ours = {
         field.name.lower() for field in mime.iter_fields(raw, 0, last) if field.name.lower().strip().startswith(_OURS)
     }
     if keep_send_code:
         ours.discard(SEND_CODE_FIELD)
-    return mime.without_fields(raw, {"authentication-results", "return-path", "bcc", *ours})
+    return mime.without_fields(raw, {"authentication-results", "return-path", "bcc", "resent-bcc", *ours})
 
 
 def completed(raw: bytes, *, identifier: str, hostname: str, at: datetime) -> tuple[bytes, str]:

@@ -99,7 +99,8 @@ class Reception:
             if account is None:
                 raise RuntimeError("a recipient without an account")
             opened = await in_thread(services.protector.open, raw, recipient=account, sender=sender, at=now)
-            final = fields.delivered(
+            final = await in_thread(
+                fields.delivered,
                 opened.content,
                 hostname=services.hostname,
                 results=(*opened.results, *common),

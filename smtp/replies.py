@@ -183,6 +183,7 @@ BAD_LINE_ENDS = Reply(
     "bare CR, bare LF or NUL in the message",
 )
 LONG_LINES = Reply(550, "5.6.0", "ligne de plus de 998 octets", "line longer than 998 octets")
+LONG_HEADER = Reply(552, "5.3.4", "en-tête trop long", "header too long")
 NO_CERTIFICATE = Reply(554, "5.7.1", "certificat d'opérateur requis", "operator client certificate required")
 LOOP = Reply(554, "5.4.6", "boucle de messagerie", "mail loop detected")
 BAD_PARAMETER = Reply(555, "5.5.4", "paramètre non reconnu", "parameter not recognized")

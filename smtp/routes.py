@@ -72,8 +72,8 @@ class DomainRouter:
         """Places to try; hosts of equal preference in random order (RFC 5321 §5.1)."""
         if domain in self._static:
             return [self._static[domain]]
-        resolver = self._resolver or dns.asyncresolver.Resolver()
         try:
+            resolver = self._resolver or dns.asyncresolver.Resolver()
             found = await resolver.resolve(domain, "MX", lifetime=10.0)
         except dns.resolver.NoAnswer:
             return [Route(domain, 25)]  # implicit MX

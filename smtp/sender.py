@@ -148,15 +148,13 @@ class Sender:
         peer: Peer | None = None
         try:
             async with self._slots:
-                while self._domains[domain]:
+                while self._domains[domain] and not self._stopping:
                     job = self._domains[domain].pop(0)
                     try:
                         peer = await self._deliver(job, peer)
                     except StoreError as error:
-                        # The lease runs out and the row is taken again: nothing is lost.
-                        log.error("delivery not settled", domain=domain, error=replies.describe(error))
-        except Exception as error:
-            log.error("sender failed", domain=domain, error=replies.describe(error))
+                        # The lease runs out and the row is taken again: nothing is lost, and the others are served.
+                        log.error("content not readable", domain=domain, error=replies.describe(error))
         finally:
             del self._domains[domain]
             self._awake.set()
@@ -176,14 +174,17 @@ class Sender:
             await self._settle([(row, _DAMAGED) for row in rows], b"", {"reason": "content damaged"})
             return peer
         try:
-            if peer is None:
-                peer = await self._carrier.open(job.domain)
-            answers = await peer.client.send(rows[0].mail_from, [row.recipient for row in rows], content)
+            # Past its lease a row may be in another worker's hands: a slow peer must not get it twice.
+            held = min(row.lease_until for row in rows) - _LEASE_MARGIN / 2 - now
+            async with asyncio.timeout(held.total_seconds()):
+                if peer is None:
+                    peer = await self._carrier.open(job.domain)
+                answers = await peer.client.send(rows[0].mail_from, [row.recipient for row in rows], content)
             detail = dict(peer.evidence)
         except Unreachable as error:
             answers, detail = {row.recipient: error.answer for row in rows}, error.detail
-        except ClientError as error:
-            answer = Answer(451, "4.4.2", replies.to_ascii(str(error)))
+        except Exception as error:
+            answer = _broken(error)
             answers, detail = {row.recipient: answer for row in rows}, dict(peer.evidence) if peer else {}
             if peer is not None:
                 peer.client.close()
@@ -195,14 +196,20 @@ class Sender:
         now = self._services.clock()
         late = [one for one in results if self._is_late(one[0], one[1], now)]
         refused = [one for one in results if one[1].permanent]
-        for failures, gave_up in ((refused, False), (late, True)):
-            if failures:
-                await self._tell(failures, content, gave_up, now)
         # One pause for the whole group: what is tried again together reaches the peer as it did the first time.
         retry_at = now + self.delay(max((row.attempts for row, _ in results), default=0))
-        for row, answer in results:
-            settlement = self._settlement(row, answer, detail, now, retry_at)
-            await in_thread(self._services.store.settle_outgoing, row.row_id, self._owner, settlement, now)
+        # Failures come last: a notice that cannot be stored must not have sent again what the peer has taken.
+        others = [one for one in results if one not in late and one not in refused]
+        try:
+            for group in (others, refused, late):
+                if group and group is not others:
+                    await self._tell(group, content, group is late, now)
+                for row, answer in group:
+                    settlement = self._settlement(row, answer, detail, now, retry_at)
+                    await in_thread(self._services.store.settle_outgoing, row.row_id, self._owner, settlement, now)
+        except Exception as error:
+            # The lease runs out and the row is taken again: nothing is lost.
+            log.error("delivery not settled", domain=results[0][0].domain, error=replies.describe(error))
 
     def _is_late(self, row: Leased, answer: Answer, now: datetime) -> bool:
         temporary = not answer.ok and not answer.permanent
@@ -241,6 +248,16 @@ class Sender:
             at=now,
         )
         await in_thread(self._services.store.accept, acceptance, now)
+
+
+def _broken(error: Exception) -> Answer:
+    """What recipients get when the hand-over broke: later, whatever it was. One bad message never holds up its domain."""
+    if isinstance(error, TimeoutError):
+        error = ClientError("the peer is too slow")
+    if isinstance(error, ClientError):
+        return Answer(451, "4.4.2", replies.to_ascii(str(error)))
+    reply = replies.reply_for(error)
+    return Answer(reply.code, reply.enhanced, replies.to_ascii(f"{reply.text_fr} / {reply.text_en}"))
 
 
 def _grouped(rows: Sequence[Leased]) -> list[_Job]:

@@ -24,6 +24,7 @@ import structlog
 from aiosmtpd.smtp import SMTP, Envelope
 from cryptography import x509
 
+import mime
 from mailstore import Account
 from smtp import grammar, replies
 from smtp.replies import Reply, SmtpRefusal
@@ -35,8 +36,12 @@ logging.getLogger("mail.log").disabled = True
 
 COMMAND_LIMIT = 4096
 HANDSHAKE_TIME = 30.0
+CLOSING_TIME = 10.0
 LINE_LIMIT = 998
 """Octets of a message line without CRLF (RFC 5321 §4.5.3.1.6)."""
+HEADER_LIMIT = 256 * 1024
+HEADER_LINES = 5000
+"""A header of a million short fields would stop the loop for seconds, at each of its readers."""
 _HARD_FACTOR = 4
 _COMMANDS = frozenset(
     ["EHLO", "HELO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "RSET", "NOOP", "VRFY", "HELP", "QUIT"]
@@ -185,9 +190,8 @@ class Shell(SMTP):
 
     def abandon(self) -> None:
         """Cut the connection now."""
-        transport = self._writer.transport
-        transport.write(replies.CLOSING.encode())
-        transport.close()
+        self._writer.transport.write(replies.CLOSING.encode())
+        self._close()
 
     def _create_envelope(self) -> Envelope:
         self.transaction = Transaction()
@@ -198,17 +202,27 @@ class Shell(SMTP):
         self.envelope = self._create_envelope()
 
     def _timeout_cb(self) -> None:
+        if self._writer.transport.is_closing():
+            self._writer.transport.abort()
+            return
         self._writer.transport.write(replies.TIMED_OUT.encode())
+        self._close()
+
+    def _close(self) -> None:
+        """Close, and soon cut: a peer that does not read its last replies would hold the connection for ever."""
         self._writer.transport.close()
+        if self.transport is not None:
+            self._reset_timeout(CLOSING_TIME)
 
     async def push(self, status: Reply | str | bytes) -> None:
-        """Send a reply. Unlike the parent's, logs nothing."""
+        """Send a reply; TimeoutError when the peer does not read. Unlike the parent's, logs nothing."""
         if isinstance(status, Reply):
             status = status.encode()
         elif isinstance(status, str):
             status = status.encode("ascii") + b"\r\n"
         self._writer.write(status)
-        await self._writer.drain()
+        async with asyncio.timeout(self._limits.command_time):
+            await self._writer.drain()
 
     # ---- the command loop
 
@@ -226,7 +240,7 @@ class Shell(SMTP):
         except (ConnectionEnded, ConnectionError, ssl.SSLError) as error:
             log.debug("connection ended", peer=self.talk.peer, error=type(error).__name__)
         finally:
-            self._writer.transport.close()
+            self._close()
 
     async def _last_word(self, reply: Reply) -> None:
         try:
@@ -507,6 +521,7 @@ class Shell(SMTP):
         if block.too_big:
             raise SmtpRefusal(replies.TOO_BIG)
         check_lines(block.content)
+        check_header(block.content)
         await self.push(await self._handler.message(self.talk, transaction, block.content))
 
 
@@ -520,3 +535,10 @@ def check_lines(content: bytes) -> None:
         if end < 0:
             raise SmtpRefusal(replies.LONG_LINES)
         position = end + 1
+
+
+def check_header(content: bytes) -> None:
+    """Refuse a header that costs too much to read."""
+    end, _ = mime.header_end(content)
+    if end > HEADER_LIMIT or content.count(b"\n", 0, end) > HEADER_LINES:
+        raise SmtpRefusal(replies.LONG_HEADER)

@@ -67,6 +67,10 @@ class Submission:
         account = _owner(talk)
         if sender not in ("", account.address):
             raise await self._refused(talk, replies.SENDER_NOT_OWNED, {"mail_from": sender})
+        # A session may last for hours: a mailbox closed meanwhile sends no more.
+        current = await in_thread(self._services.store.find_account, account.address)
+        if current is None or current.id != account.id or not current.active:
+            raise await self._refused(talk, replies.CLOSED_MAILBOX, {"mail_from": sender})
 
     async def recipient(self, talk: Talk, transaction: Transaction, recipient: str) -> Account | None:
         """A mailbox here, or an address in a domain of the trust space (patients' included)."""

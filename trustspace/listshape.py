@@ -132,7 +132,9 @@ def _certificate(text: str) -> x509.Certificate:
     if _NOT_BASE64.search(compact):
         raise _misshapen("the certificate is not base64")
     try:
-        return x509.load_der_x509_certificate(base64.b64decode(compact, validate=True))
+        certificate = x509.load_der_x509_certificate(base64.b64decode(compact, validate=True))
+        _ = (certificate.subject, certificate.issuer)  # read on demand: now
+        return certificate
     except ValueError as error:
         raise _misshapen("the certificate cannot be read") from error
 

@@ -1,8 +1,8 @@
 """What a trust folder holds, read into one immutable snapshot; a bad file never replaces a good one.
 
 Invariants: the list in force changes only for a verified list that is not older (roll-back) and not from the future;
-a CRL is replaced only by a readable one that is not older (ECO.1.1.7: keep the last good CRL); every refusal leaves
-an alarm text; when the anchors change, the list must verify under the new ones.
+a CRL is replaced only by a readable one, signed by the authority it names, that is not older (ECO.1.1.7: keep the
+last good CRL); every refusal leaves an alarm text; when the anchors change, the list must verify under the new ones.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from trustspace import pem
 from trustspace.listshape import MAX_LIST_SIZE, ListRefusal, WhiteListRefused
 from trustspace.model import WhiteList
 from trustspace.paths import Anchors, PathValidator
+from trustspace.revocation import signs
 from trustspace.whitelist import check_signer, verify_white_list
 
 WHITE_LIST_FILE = "listeblanche.xml"
@@ -66,7 +67,7 @@ def read_snapshot(folder: Path, previous: Snapshot, *, signer_cn: str, at: datet
     anchors = _read_anchors(folder, previous.anchors, alarms)
     if anchors is None:
         return replace(previous, alarms=alarms)
-    crls = _read_crls(folder, previous.crls, alarms)
+    crls = _read_crls(folder, anchors, previous.crls, alarms)
     validator = previous.validator
     if validator is None or anchors != previous.anchors or dict(crls) != dict(previous.crls):
         validator = PathValidator(anchors, tuple(crls.values()))
@@ -90,13 +91,14 @@ def _read_anchors(folder: Path, previous: Anchors | None, alarms: dict[str, str]
 
 
 def _read_crls(
-    folder: Path, previous: Mapping[str, x509.CertificateRevocationList], alarms: dict[str, str]
+    folder: Path, anchors: Anchors, previous: Mapping[str, x509.CertificateRevocationList], alarms: dict[str, str]
 ) -> dict[str, x509.CertificateRevocationList]:
     crls: dict[str, x509.CertificateRevocationList] = {}
     for path in pem.crl_files(folder / "crl"):
         old = previous.get(path.name)
         try:
             new = pem.read_crl(path)
+            _check_signer(new, anchors, path.name)
         except pem.UnreadableFile as error:
             alarms[path.name] = str(error)
             if old is not None:
@@ -107,6 +109,14 @@ def _read_crls(
             new = old
         crls[path.name] = new
     return crls
+
+
+def _check_signer(crl: x509.CertificateRevocationList, anchors: Anchors, name: str) -> None:
+    """Raises UnreadableFile when an authority we know bears the CRL's name and none of that name signed it: CRLs travel
+    by plain HTTP, and a forged one must not push the good one out."""
+    known = [ca for ca in (*anchors.roots, *anchors.intermediates) if ca.subject == crl.issuer]
+    if known and not any(signs(crl, ca) for ca in known):
+        raise pem.UnreadableFile(f"{name}: not signed by the authority it names")
 
 
 def _take_list(

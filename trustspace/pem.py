@@ -49,8 +49,11 @@ def certificates_of(content: bytes, label: str = "certificate") -> tuple[x509.Ce
     """One DER certificate, or all the PEM ones, in the order of the file. Raises UnreadableFile."""
     try:
         if b"-----BEGIN" in content:
-            return tuple(x509.load_pem_x509_certificates(content))
-        return (x509.load_der_x509_certificate(content),)
+            found = tuple(x509.load_pem_x509_certificates(content))
+        else:
+            found = (x509.load_der_x509_certificate(content),)
+        _ = [(one.subject, one.issuer) for one in found]  # read on demand: now
+        return found
     except ValueError as error:
         raise UnreadableFile(f"{label}: neither a PEM nor a DER certificate") from error
 
@@ -75,9 +78,10 @@ def read_crl(path: Path) -> x509.CertificateRevocationList:
     """A PEM or DER CRL. Raises UnreadableFile."""
     content = read_bounded(path, MAX_CRL_FILE)
     try:
-        if content.lstrip().startswith(b"-----BEGIN"):
-            return x509.load_pem_x509_crl(content)
-        return x509.load_der_x509_crl(content)
+        load = x509.load_pem_x509_crl if content.lstrip().startswith(b"-----BEGIN") else x509.load_der_x509_crl
+        crl = load(content)
+        _ = (crl.issuer, crl.last_update_utc, crl.next_update_utc)  # read on demand: now
+        return crl
     except ValueError as error:
         raise UnreadableFile(f"{path.name}: neither a PEM nor a DER CRL") from error
 
@@ -147,6 +151,16 @@ def _write(path: Path, content: bytes, mode: int) -> None:
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(path)
+        _sync_folder(path.parent)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """The new name of a file is on disk only once its folder is."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -36,6 +36,7 @@ from trustspace.issuing import (
     structure_name,
 )
 from trustspace.model import ListedDomain, TrustSpaceError, canonical_domain
+from trustspace.revocation import issued_by
 from trustspace.signing import sign_white_list
 
 PRACTICE_SIGNER_CN = "alb.practice"
@@ -198,7 +199,7 @@ class PracticeAuthority:
 
     def revoke(self, certificate: x509.Certificate, at: datetime) -> None:
         """Revoke a certificate issued here, and write new CRLs at once. Raises TrustSpaceError for a foreign one."""
-        issuers = [file for file, ca in self._authorities.items() if ca.certificate.subject == certificate.issuer]
+        issuers = [file for file, ca in self._authorities.items() if issued_by(certificate, ca.certificate)]
         if not issuers:
             raise TrustSpaceError("not a certificate of this practice authority")
         entry = {"issuer": issuers[0], "serial": str(certificate.serial_number), "at": at.astimezone(UTC).isoformat()}

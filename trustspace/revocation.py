@@ -48,7 +48,7 @@ class _IndexedCrl:
         fingerprint = issuer.fingerprint(hashes.SHA256())
         with self._lock:
             if fingerprint not in self._signers:
-                self._signers[fingerprint] = _verifies(self.crl, issuer)
+                self._signers[fingerprint] = signs(self.crl, issuer)
             return self._signers[fingerprint]
 
 
@@ -106,7 +106,8 @@ def _is_plain(crl: x509.CertificateRevocationList) -> bool:
     return True
 
 
-def _verifies(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
+def signs(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
+    """True when `issuer` bears the CRL's issuer name, may sign CRLs, and its key made the signature with SHA-2."""
     try:
         usage = issuer.extensions.get_extension_for_class(x509.KeyUsage).value
         key = issuer.public_key()

@@ -13,9 +13,11 @@ import typer
 from caducee.commands.common import FolderOption, JsonOption, done, show
 from caducee.errors import UsageError
 from caducee.folder import OperatorFolder
-from caducee.mailboxes import NewMailbox, add_mailbox
+from caducee.mailboxes import PERSONAL, NewMailbox, add_mailbox
 from caducee.settings import Settings, load_settings
 from caducee.wiring import now, open_directory, open_store
+from directory import InvalidIdentifier, entry_dn
+from directory.identifiers import parse_person_id, parse_structure_id
 from mailstore import MailboxKind
 from trustspace import PracticeAuthority, pem
 
@@ -25,6 +27,7 @@ StdinOption = Annotated[
     bool, typer.Option("--stdin", help="Lit le mot de passe sur l'entrée / read the password from stdin.")
 ]
 _SHORTEST = 12
+_LONGEST_NAME = 64  # RFC 5280 ub-common-name
 
 
 @app.command()
@@ -49,6 +52,7 @@ def add(
         raise UsageError(
             f"{address}: domaine absent de operator.domains ({', '.join(settings.operator.domains)}) / not one of ours"
         )
+    _check(address, kind, national_id, name)
     mailbox = NewMailbox(
         address=address.lower(),
         kind=kind,
@@ -70,6 +74,17 @@ def add(
     done(f"{mailbox.address} ({kind}) créée / created")
     if authority is None:
         typer.echo("! sans clé côté serveur : ni signature ni ouverture pour elle / no server-side key", err=True)
+
+
+def _check(address: str, kind: MailboxKind, national_id: str, name: str) -> None:
+    """What certificates and the directory would refuse later, when the account is already there."""
+    entry_dn(address)
+    try:
+        (parse_person_id if kind in PERSONAL else parse_structure_id)(national_id)
+    except InvalidIdentifier as error:
+        raise UsageError(f"--national-id: {error}") from None
+    if not 0 < len(name) <= _LONGEST_NAME:
+        raise UsageError(f"--name: 1 à {_LONGEST_NAME} signes / characters")
 
 
 @app.command("list")

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 FolderOption = Annotated[
     Path,
@@ -42,13 +43,18 @@ def show(rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str = "", e
     for key in rows[0]:
         table.add_column(key, overflow="fold")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
+        table.add_row(*(plain_text(_cell(value)) for value in row.values()))
     console.print(table)
 
 
 def done(text: str) -> None:
     """One line that says what was done."""
-    console.print(f"[green]✓[/green] {text}", soft_wrap=True)
+    console.print("[green]✓[/green]", plain_text(text), soft_wrap=True)
+
+
+def plain_text(text: str) -> Text:
+    """Text to show as it is: others wrote it, so it holds neither colours of ours nor commands for the terminal."""
+    return Text("".join(one if one.isprintable() or one == "\n" else "\N{REPLACEMENT CHARACTER}" for one in text))
 
 
 def _plain(value: Any) -> Any:

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from caducee.commands.common import JsonOption, console
+from caducee.commands.common import JsonOption, console, plain_text
 from caducee.demo.country import Country, all_settings, cast, create_country
 from caducee.demo.running import Running
 from caducee.demo.scenario import Scenario, Step
@@ -22,8 +22,6 @@ from caducee.errors import UsageError
 from caducee.ports import check_ports
 from caducee.wiring import now
 from directory import people
-
-_SLOW_JOURNEY = 1.0
 
 
 def demo(
@@ -87,7 +85,7 @@ def _summary(steps: list[Step], as_json: bool) -> None:
         table.add_column(name, overflow="fold")
     for step in steps:
         colour = "green" if step.ok else "red"
-        table.add_row(f"[{colour}]{step.name}[/{colour}]", f"{step.seconds:.2f} s", step.proof)
+        table.add_row(f"[{colour}]{step.name}[/{colour}]", f"{step.seconds:.2f} s", plain_text(step.proof))
     console.print(table)
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from caducee.autoconfig import srv_records
 from caducee.commands.common import console, done
 from caducee.errors import UsageError
 from caducee.folder import OperatorFolder
-from caducee.initialise import create_operator, publish_practice_list
+from caducee.initialise import create_operator, publish_practice_list, remove_operator
 from caducee.settings import ListenSection, OperatorSection, ServicesSection, Settings, TrustSection, load_settings
 from caducee.wiring import now
 from directory import people
@@ -48,14 +49,19 @@ def init(
         )
     example = people.CHU_EXEMPLE
     shift = ports_above if ports_above is not None else (_PRACTICE_PORTS if practice else 0)
-    settings = Settings(
-        operator=OperatorSection(
+    try:
+        section = OperatorSection(
             hostname=hostname or f"mss.{domains[0]}",
             domains=domains,
             organisation=organisation or (example.name if practice else domains[0]),
             structure_id=_structure(structure_id or (example.national_id if practice else "")),
             department=department or (example.city.department if practice else ""),
-        ),
+        )
+    except ValidationError as error:
+        wrong = [(str(item["loc"][0]).removesuffix("s"), item["msg"]) for item in error.errors()]
+        raise UsageError("\n".join(f"--{key}: {text.removeprefix('Value error, ')}" for key, text in wrong)) from None
+    settings = Settings(
+        operator=section,
         services=ServicesSection(directory=True),
         listen=ListenSection.above(shift) if shift else ListenSection(),
         trust=TrustSection(
@@ -64,7 +70,7 @@ def init(
             signer_cn=PRACTICE_SIGNER_CN if practice else "alb.mssante.fr",
         ),
     )
-    place = _create(folder, settings, practice)
+    place = _create(folder.resolve(), settings, practice)
     done(f"opérateur créé dans / operator created in {folder}")
     console.print(f"Réglages, chaque clé expliquée / settings, every key explained: [bold]{place.settings}[/bold]")
     if not practice:
@@ -98,13 +104,18 @@ def _create(folder: Path, settings: Settings, practice: bool) -> OperatorFolder:
     if workshop.exists() or (folder.exists() and any(folder.iterdir())):
         raise UsageError(f"{folder} n'est pas vide : donner un dossier neuf / is not empty: give a new folder")
     workshop.mkdir(parents=True)
+    existed = folder.exists()
     try:
         authority = PracticeAuthority.create(workshop, at=at)
         place = create_operator(folder, settings, at=at, authority=authority)
-        workshop.rename(folder / "pki")
+        try:
+            publish_practice_list(authority, [(place, settings)], at)
+            workshop.rename(folder / "pki")
+        except BaseException:
+            remove_operator(folder, keep=existed)
+            raise
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
-    publish_practice_list(PracticeAuthority.open(folder / "pki"), [(place, settings)], at)
     return place
 
 

@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+from caducee.child import PARENT
 from caducee.demo.country import Country, Place
 from caducee.errors import UsageError
 
@@ -34,6 +35,7 @@ class Service:
     async def start(self) -> None:
         """Start and wait until everything serves. Raises UsageError with what the program said."""
         self._ready.clear()
+        self.log_file.touch(mode=0o600)
         with self.log_file.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -45,6 +47,8 @@ class Service:
                 stderr=log,
                 # Ctrl-C goes to us alone: we stop them in order.
                 start_new_session=True,
+                # Killed, or interrupted twice, we can stop nobody: the kernel does.
+                env={**os.environ, PARENT: str(os.getpid())},
             )
         self._reader = asyncio.create_task(self._read(self._process))
         ended = asyncio.create_task(self._process.wait())

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import make_msgid
 
+import structlog
+
 import mime
 from caducee.demo import openssl
 from caducee.demo.country import DOCTORS, HOSPITAL, Country, Place, cast
@@ -86,6 +88,10 @@ class Scenario:
             proof, ok = await action(), True
         except (StepFailed, UsageError) as error:
             proof, ok = str(error), False
+        except Exception as error:
+            # A broken connection or store is a step that failed: the others still tell where.
+            structlog.get_logger().exception("step failed")
+            proof, ok = type(error).__name__, False
         self._on_step(Step(name, ok, time.perf_counter() - begin, proof))
         return ok
 

@@ -86,7 +86,8 @@ def plain_credentials(encoded: bytes) -> tuple[str, str]:
 
 async def _check(session: Session, user: str, password: str) -> Reply:
     address = user.strip().lower()
-    account = await session.call(session.store.authenticate, address, password, session.server.clock())
+    async with session.server.logins:
+        account = await session.call(session.store.authenticate, address, password, session.server.clock())
     if account is not None and account.active:
         session.log_in(account)
         return Reply("Logged in", session.capabilities())

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from imap.session import Session
 
 CHUNK = 512 * 1024
-SUMMARIES_AT_ONCE = 200
+SUMMARIES_AT_ONCE = 100  # each may weigh a megabyte, when malice made it
 _FROM_SUMMARY = {
     Attribute.ENVELOPE: lambda summary: summary.envelope,
     Attribute.BODY: lambda summary: summary.body,

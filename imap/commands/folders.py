@@ -126,7 +126,8 @@ async def _list(session: Session, command: Command) -> Reply:
         return Reply(f"{command.name} completed")
     folders = await session.call(session.store.folders, session.account.id)
     find = listing if command.name == "LIST" else subscribed_listing
-    for listed in find(folders, arguments):
+    # Many patterns over many long names take a while: not on the event loop.
+    for listed in await session.call(find, folders, arguments):
         await session.send(_list_line(verb, listed))
         if arguments.status_items and listed.folder is not None:
             if "HIGHESTMODSEQ" in arguments.status_items:

@@ -80,6 +80,7 @@ async def _tell_until(session: Session, reading: asyncio.Task[bytes]) -> None:
     with session.server.watcher.watching(selected.folder_id, selected.reached) as changed:
         while not reading.done():
             changed.clear()
+            await session.check_account()
             await session.sync(expunge_allowed=True)
             await session.flush()
             waking = asyncio.create_task(changed.wait())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from imap.errors import BadCommand
 from imap.searching import Search as Evaluation
-from imap.searching import needs_content, uses_modseq
+from imap.searching import uses_modseq
 from imap.sequences import format_numbers
 from imap.states import IN_FOLDER, Reply, Verb
 from imap.summary import compute
@@ -42,7 +42,7 @@ def _reader(store: Store) -> Callable[[str, int, int | None], bytes]:
 
 
 def _evaluate(store: Store, view: FolderView, key: Key, stop: threading.Event) -> list[int]:
-    """Runs in a worker thread when messages must be read."""
+    """Runs in a worker thread: even keys that read no message may be many, in a large folder."""
     read = _reader(store)
 
     lengths: dict[int, int] = {}
@@ -99,14 +99,12 @@ async def _search(session: Session, command: Command) -> Reply:
     view = session.folder.view
     _check_numbers(arguments.key, len(view.uids))
     stop = threading.Event()
-    if needs_content(arguments.key) or len(view.uids) > 1000:
-        try:
+    try:
+        async with session.server.searches:
             found = await session.call(_evaluate, session.store, _snapshot(view), arguments.key, stop)
-        finally:
-            # When the session is cancelled, the worker thread must not search on.
-            stop.set()
-    else:
-        found = _evaluate(session.store, view, arguments.key, stop)
+    finally:
+        # When the session is cancelled, the worker thread must not search on.
+        stop.set()
     modseq = None
     if uses_modseq(arguments.key):
         session.condstore = True

@@ -7,8 +7,18 @@ from pathlib import Path
 import pytest
 
 from caducee.autoconfig import config_xml, srv_records
-from caducee.settings import ListenSection, OperatorSection, Settings, SettingsError, load_settings
+from caducee.folder import OperatorFolder
+from caducee.settings import (
+    ListenSection,
+    OperatorSection,
+    ServicesSection,
+    Settings,
+    SettingsError,
+    load_settings,
+    used_ports,
+)
 from caducee.settings_file import settings_file
+from caducee.wiring import open_directory
 
 EXAMPLE = Settings(
     operator=OperatorSection(
@@ -48,6 +58,12 @@ def test_every_key_of_the_written_file_has_a_comment() -> None:
         ("[routes]\n'a.mssante.fr' = 'sans-port'", "routes.a.mssante.fr"),
         ("[proxy]\nencrypt = 'parfois'", "proxy.encrypt"),
         ("colour = 1", "colour"),
+        ("[operator]\nhostname = 'mss..mssante.fr'", "operator.hostname"),
+        ('[operator]\nhostname = "mss.fr\\r\\nX: y.fr"', "operator.hostname"),
+        ("[services]\nmail = true", "operator.domains"),
+        ("[operator]\ndomains = ['a.fr']\n[listen]\nimap = 993", "listen.imap"),
+        ("[operator]\ndomains = ['a.fr']\n[listen]\nimaps = 0", "listen.imaps"),
+        ("[services]\nmail = false\nrecord = true\n[listen]\nrecord = 0", "listen.record"),
     ],
 )
 def test_an_error_names_its_key(tmp_path: Path, text: str, key: str) -> None:
@@ -72,6 +88,40 @@ def test_the_environment_wins_and_is_named_in_errors(tmp_path: Path, monkeypatch
     monkeypatch.setenv("CADUCEE_LISTEN__IMAPS", "many")
     with pytest.raises(SettingsError, match="CADUCEE_LISTEN__IMAPS"):
         load_settings(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("CADUCEE_OPERATOR__DOMAINS", "a.fr", "operator"),
+        ("CADUCEE_LISTEN", "993", "listen"),
+        ("CADUCEE_LISTENS__IMAPS", "993", "CADUCEE_LISTENS__IMAPS"),
+        ("CADUCEE_OPERATOR__DOMAINS", '["a b"]', "variable CADUCEE_OPERATOR__DOMAINS"),
+        ("caducee_listen__imaps", "many", "variable caducee_listen__imaps"),
+    ],
+)
+def test_a_variable_that_cannot_be_used_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str
+) -> None:
+    write(tmp_path, settings_file(EXAMPLE))
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match=said):
+        load_settings(tmp_path)
+
+
+def test_ports_of_services_that_are_off_may_be_taken(tmp_path: Path) -> None:
+    text = "[operator]\ndomains = ['a.fr']\n[listen]\nweb = 8443\nimaps = 0\nimap = 0"
+    assert "imaps" not in used_ports(load_settings(write(tmp_path, text)))
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "0.0.0.0", "127.0.0.1"])
+def test_the_private_directory_is_met_on_the_loopback_whatever_is_listened_on(tmp_path: Path, host: str) -> None:
+    """slapd offers clear-text LDAP there only; a password in clear to anywhere else would be refused."""
+    settings = Settings(services=ServicesSection(directory=True), listen=ListenSection.above(20000, host))
+    folder = OperatorFolder(tmp_path)
+    folder.keys.mkdir()
+    folder.directory_password.write_text("secret")
+    assert open_directory(folder, settings).url == "ldap://127.0.0.1:20389"
 
 
 def test_autoconfig_offers_only_tls() -> None:

@@ -96,7 +96,10 @@ def test_children_die_with_a_supervisor_killed_by_9(tmp_path: Path) -> None:
         "from caducee.child import die_with_parent; die_with_parent(); import os, pathlib; "
         f"pathlib.Path({str(pid_file)!r}).write_text(str(os.getpid())); {WAIT}"
     )
-    start = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {grandchild!r}])"
+    start = (
+        "import os, subprocess, sys; os.environ['CADUCEE_PARENT'] = str(os.getpid()); "
+        f"subprocess.run([sys.executable, '-c', {grandchild!r}])"
+    )
     parent = subprocess.Popen([sys.executable, "-c", start])
     deadline = time.monotonic() + 20
     while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < deadline:
@@ -107,3 +110,48 @@ def test_children_die_with_a_supervisor_killed_by_9(tmp_path: Path) -> None:
     while alive(pid) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not alive(pid)
+
+
+def test_a_child_whose_supervisor_died_before_it_began_does_not_begin() -> None:
+    """Killed while the child's Python was starting: the kernel was not yet asked for a signal."""
+    parent = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    child = subprocess.run(
+        [sys.executable, "-c", f"from caducee.child import die_with_parent; die_with_parent(); {WAIT}"],
+        env={**os.environ, "CADUCEE_PARENT": parent.stdout.decode().strip()},
+        timeout=20,
+        check=False,
+    )
+    assert child.returncode == -signal.SIGTERM
+
+
+async def test_a_child_that_does_not_come_to_serve_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither on its ready pipe nor on its port; and a late one is still heard."""
+    monkeypatch.setattr("caducee.supervisor._READY_SECONDS", 0.2)
+    heard, late = Heard(), asyncio.Event()
+
+    async def answers() -> None:
+        await late.wait()
+
+    supervisor = Supervisor(
+        [ChildSpec("late", [sys.executable, "-c", WAIT], answers), child("mute", WAIT)], on_state=heard
+    )
+    running = asyncio.create_task(supervisor.run())
+    await heard.wait("late", "waiting", 2)
+    await heard.wait("mute", "waiting", 2)
+    late.set()
+    await heard.wait("late", "serving")
+    supervisor.stop()
+    assert await asyncio.wait_for(running, 20) == 0
+    assert ("", "ready") not in heard.states
+
+
+def test_a_reader_that_leaves_does_not_stop_the_supervision(tmp_path: Path) -> None:
+    """`caducee serve | head -1`: what is told goes nowhere, the children are still looked after."""
+    command = "from caducee.serve import _tell; _tell('a', 'serving', 1); _tell('b', 'serving', 2)"
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-c", command], stdout=write, stderr=subprocess.PIPE, timeout=20, check=False
+    )
+    os.close(write)
+    assert b"Traceback" not in done.stderr

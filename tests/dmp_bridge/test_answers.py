@@ -109,3 +109,17 @@ def test_dispatcher_enqueues_once_per_lease_and_at_once_after_a_settled_attempt(
     assert dispatcher.dispatch() == 2
     assert len(list((tmp_path / "queue").glob("*.msg"))) == 5
     assert all(b"ClinicalDocument" not in path.read_bytes() for path in (tmp_path / "queue").iterdir())
+
+
+def test_without_a_worker_the_broker_does_not_fill_up(tmp_path: Path) -> None:
+    rows, at = Rows(), [datetime(2026, 1, 1, tzinfo=UTC)]
+    rows.due = list(range(10))
+    dispatcher = DepositDispatcher(make_app(tmp_path), rows, lease=timedelta(seconds=30), limit=4, clock=lambda: at[0])
+    for _ in range(10):
+        dispatcher.dispatch()
+        at[0] += timedelta(seconds=31)
+    queue = tmp_path / "queue"
+    assert len(list(queue.iterdir())) == 4
+    for file in list(queue.iterdir())[:3]:
+        file.unlink()
+    assert dispatcher.dispatch() == 3

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gzip
 import json
 import logging
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -27,6 +30,7 @@ from mailstore.model import Acceptance, DepositState, Direction
 from mailstore.store import Store
 from tests.dmp_bridge.bridge import accept, context, message, now, open_mailstore, outlet, xml
 from tests.dossier.house import House, Trust, house, make_cda
+from trustspace import server_context
 
 PATIENT = synthetic_patient(1)
 
@@ -280,3 +284,94 @@ def test_official_examples_reach_the_record_unchanged(record: House, store: Stor
         outcome = depositor.run(deposit_id)
         assert outcome is not None and outcome.state is DepositState.DEPOSITED, outcome
     assert {unique_id: record.store.read(unique_id) for unique_id in expected} == expected
+
+
+Answer = Callable[[Send], Awaitable[None]]
+
+
+async def dripping(send: Send) -> None:
+    """A body that goes on, a byte at a time."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(100):
+        await send({"type": "http.response.body", "body": b" ", "more_body": True})
+        await asyncio.sleep(0.1)
+
+
+async def endless(send: Send) -> None:
+    """More than any answer needs."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(64):
+        await send({"type": "http.response.body", "body": bytes(64 * 1024), "more_body": True})
+
+
+async def compressed(send: Send) -> None:
+    """An encoded answer, which nobody asked for and which expands to 64 MB."""
+    headers = [(b"content-encoding", b"gzip"), (b"content-type", b"application/soap+xml")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": gzip.compress(bytes(64 * 1024 * 1024))})
+
+
+@pytest.mark.parametrize(
+    ("speak", "state", "reason"),
+    [
+        (dripping, DepositState.RETRY, "TimeoutError"),
+        (endless, DepositState.RETRY, "ReadError"),
+        (compressed, DepositState.NEEDS_ATTENTION, "answer"),
+    ],
+)
+def test_a_hostile_answer_costs_neither_time_nor_memory(
+    trust: Trust, tmp_path: Path, store: Store, speak: Answer, state: DepositState, reason: str
+) -> None:
+    async def dmp(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        await speak(send)
+
+    accept(store, message(xml(make_cda(PATIENT))))
+    [deposit_id] = store.due_deposits(now(), 10)
+    with house(trust, tmp_path, wrap=lambda _: dmp) as record:
+        begun = time.monotonic()
+        outcome = Depositor(store, way(record, timeout=1.0)).run(deposit_id)
+        assert time.monotonic() - begun < 3
+    assert outcome is not None and outcome.state is state
+    assert reason in outcome.reason
+
+
+def test_a_head_that_drips_is_given_up_in_time(trust: Trust, tmp_path: Path, store: Store) -> None:
+    """Every byte starts httpx's own time-out again: only a limit on the whole exchange ends this one."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    context_ = server_context(trust.server.chain, trust.server.key, client_anchors=trust.anchors, client="required")
+    stop = threading.Event()
+
+    def drip() -> None:
+        with contextlib.suppress(OSError), context_.wrap_socket(listener.accept()[0], server_side=True) as tls:
+            tls.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+            while not stop.wait(0.1):
+                tls.sendall(b"a")
+
+    thread = threading.Thread(target=drip, daemon=True)
+    thread.start()
+    accept(store, message(xml(make_cda(PATIENT))))
+    [deposit_id] = store.due_deposits(now(), 10)
+    slow = outlet(
+        f"https://localhost:{listener.getsockname()[1]}/x", trust.peer, trust.signer, trust.anchors, timeout=1.0
+    )
+    begun = time.monotonic()
+    outcome = Depositor(store, slow).run(deposit_id)
+    taken = time.monotonic() - begun
+    stop.set()
+    listener.close()
+    thread.join(5)
+    assert outcome is not None and (outcome.state, outcome.code) == (DepositState.RETRY, "transport")
+    assert taken < 3
+
+
+def test_a_document_whose_file_is_gone_needs_attention(record: House, store: Store, tmp_path: Path) -> None:
+    accept(store, message(xml(make_cda(PATIENT))))
+    [deposit_id] = store.due_deposits(now(), 10)
+    for path in (tmp_path / "blobs").glob("*/*"):
+        path.unlink()
+    outcome = Depositor(store, way(record)).run(deposit_id)
+    assert outcome is not None and outcome.code == "damaged"
+    assert store.deposits()[0].state is DepositState.NEEDS_ATTENTION
+    assert store.due_deposits(now() + timedelta(days=1), 10) == []

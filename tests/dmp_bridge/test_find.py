@@ -152,3 +152,21 @@ def test_public_xdm_packages_are_reported_or_read() -> None:
         pytest.skip("shared/samples/xdm-nist is absent")
     for path in files:
         assert find_documents(message(zipped(path.read_bytes()))).documents, path.name
+
+
+def test_many_packages_share_one_budget_of_expanded_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dmp_bridge.find.MAX_TOTAL", 300_000)
+    packages = []
+    for number in range(4):
+        buffer = io.BytesIO(package(make_cda(PATIENT, text=str(number))))
+        with zipfile.ZipFile(buffer, "a", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("IHE_XDM/SUBSET01/COPY.PDF", bytes(120_000))
+        packages.append(mime.leaf("application/zip", buffer.getvalue(), filename="IHE_XDM.zip"))
+    found = find_documents(message(*packages)).documents
+    assert [item.problem.code if item.problem else "" for item in found] == ["", "", "xdm-too-large", "too-much"]
+
+
+def test_a_document_behind_too_many_parts_is_reported() -> None:
+    filler = [mime.leaf("text/plain", b"x", disposition=None)] * 1001
+    [found] = find_documents(message(*filler, xml(make_cda(PATIENT)), zipped(package(make_cda(PATIENT))))).documents
+    assert found.problem is not None and found.problem.code == "too-deep"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -15,7 +16,7 @@ import pytest
 
 from dossier import RecordView
 from ihe import soap
-from ihe.ebrim import RegistryResponse
+from ihe.ebrim import RegistryResponse, Submission, has_member
 from ihe.samples import synthetic_patient
 from tests.dossier.house import (
     OTHER_STRUCTURE,
@@ -257,3 +258,50 @@ def test_nothing_clear_reaches_the_disk(record: House) -> None:
     for path in files:
         data = path.read_bytes()
         assert not [word for word in secrets if word.encode() in data], path
+
+
+def test_one_part_cannot_be_many_documents(record: House) -> None:
+    def doubled(submission: Submission) -> Submission:
+        first, *rest = submission.documents
+        twin = replace(first, entry_id="Document02", unique_id=oid())
+        member = has_member(submission.submission_set.entry_id, "Document02", "as9")
+        return replace(submission, documents=(first, twin, *rest), associations=(*submission.associations, member))
+
+    lot = Lot(record.trust, spoil=doubled)
+    content_type, body = lot.compose()
+    spoilt = body.replace(b"cid:Document02@test", b"cid:Document01@test")
+    assert spoilt != body
+    assert codes(record.post(content_type, spoilt)) == ("XDSMissingDocument",)
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"",
+        b"POST /si-dmp-server/v2/services/repository HTTP/1.1\r\nHost: x\r\nX-",
+        b"POST /elsewhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\na",
+    ],
+    ids=["nothing", "half a head", "a body nobody reads"],
+)
+def test_a_connection_that_does_not_finish_asking_is_closed(
+    record: House, begun: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dossier.serve.HEAD_SECONDS", 0.5)
+    host, port = "localhost", int(record.url.rpartition(":")[2])
+    with (
+        socket.create_connection((host, port), timeout=10) as plain,
+        record.trust.client(record.trust.peer).wrap_socket(plain, server_hostname=host) as tls,
+    ):
+        tls.settimeout(0.2)
+        limit = time.monotonic() + 5
+        tls.sendall(begun)
+        closed = False
+        while not closed and time.monotonic() < limit:
+            try:
+                closed = tls.recv(1000) == b""
+            except TimeoutError:
+                if begun:
+                    tls.sendall(b"a")
+            except OSError:
+                closed = True
+        assert closed

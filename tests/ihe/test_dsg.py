@@ -111,3 +111,15 @@ def test_an_empty_lot_or_a_document_that_is_not_xml_is_not_signed() -> None:
     for content in ([], [("1.2.3", b"not xml")]):
         with pytest.raises(DsgError):
             build_lot_signature(content, submission_set_id=LOT, key=key, chain=[certificate], at=AT)
+
+
+def test_a_document_without_canonical_form_is_refused_by_name() -> None:
+    odd = report(1).replace(b"<ClinicalDocument", b'<ClinicalDocument xmlns:odd="relative"', 1)
+    assert b"xmlns:odd" in odd
+    key, certificate = signer()
+    with pytest.raises(DsgError) as error:
+        build_lot_signature([(FIRST, odd)], submission_set_id=LOT, key=key, chain=[certificate], at=AT)
+    assert error.value.code == "document-xml"
+    assert refusal(signature(), documents() | {FIRST: odd}) == "document-xml"
+    inside = signature().replace(b"<ds:SignedInfo", b'<ds:SignedInfo xmlns:odd="relative"', 1)
+    assert refusal(inside) == "form"

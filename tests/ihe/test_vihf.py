@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 from datetime import timedelta
 from pathlib import Path
@@ -202,3 +203,9 @@ def test_a_comment_in_a_value_changes_nothing() -> None:
 
 def test_not_an_assertion() -> None:
     assert refusal(b"<a/>") == "not-an-assertion"
+
+
+def test_signing_and_verifying_log_no_identity(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        verify_vihf(assertion(), at=AT)
+    assert INS not in caplog.text

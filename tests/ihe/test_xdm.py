@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ihe import XdmContent, XdmError, XdmLimits, read_xdm, sha1_of, write_xdm
+from ihe import XdmContent, XdmError, XdmLimits, read_xdm, sha1_of, to_metadata_xml, write_xdm
 from tests.ihe.support import AT, report, samples, submission_of
 
 
@@ -216,3 +216,23 @@ def test_damaged_archives_are_read_or_refused(start: int, length: int, patch: by
         read_xdm(_PACKAGE[:start] + patch + _PACKAGE[start + length :])
     except XdmError as error:
         assert error.code
+
+
+def test_many_entries_for_one_large_document_cost_one_reading() -> None:
+    content = report()
+    base = submission_of(content).documents[0]
+    large = content + b" " * (20 * 1024 * 1024)
+    entries = tuple(
+        replace(base, entry_id=f"D{number}", uri="DOC.XML", hash=sha1_of(large), size=len(large))
+        for number in range(900)
+    )
+    metadata = to_metadata_xml(replace(submission_of(content), documents=entries))
+    folder = "IHE_XDM/SUBSET01/"
+    data = zipped({f"{folder}METADATA.XML": metadata, f"{folder}DOC.XML": large})
+    limits = XdmLimits(ratio=5000)
+    begun = time.monotonic()
+    found = read_xdm(data, limits=limits)
+    assert time.monotonic() - begun < 5
+    (document,) = found.documents
+    assert document.problems == () and "document-twice" in found.problems
+    assert found.expanded == len(metadata) + len(large)

@@ -83,3 +83,14 @@ def test_the_vihf_reader_uses_it_too() -> None:
         with pytest.raises(VihfError) as error:
             verify_vihf(data, at=AT)
         assert error.value.code.startswith("xml-")
+
+
+def test_namespaces_in_scope_are_bounded_and_counted_by_scope() -> None:
+    def declared(count: int) -> str:
+        return " ".join(f'xmlns:n{number}="urn:n"' for number in range(count))
+
+    with pytest.raises(XmlError) as error:
+        parse_xml(f"<a {declared(60)}><b {declared(60)}/></a>".encode())
+    assert error.value.code == "xml-namespaces"
+    siblings = f"<b {declared(60)}/>" * 50
+    assert len(parse_xml(f"<a>{siblings}</a>".encode())) == 50

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import suppress
 
@@ -120,10 +121,27 @@ def test_summary_of_a_nested_message() -> None:
         (b"=?utf-8?q?Ren=C3=A9?= <r@b>", b'(("=?utf-8?q?Ren=C3=A9?=" NIL "r" "b"))'),
         (b"", b"NIL"),
         (b" , ,", b"NIL"),
+        (b'"Petit <r@b.fr>, x@y', b'(("\\"Petit" NIL "r" "b.fr")(NIL NIL "x" "y"))'),
     ],
 )
 def test_address_lists(value: bytes, expected: bytes) -> None:
     assert address_list(value) == expected
+
+
+@pytest.mark.parametrize("piece", [b'\\"', b'"\\', b'\\",', b"(", b"<", b'("', b"a@b,"])
+def test_a_hostile_address_field_takes_no_time(piece: bytes) -> None:
+    began = time.monotonic()
+    address_list(b'"' + piece * (64 * 1024 // len(piece)))
+    assert time.monotonic() - began < 1
+
+
+def test_a_summary_does_not_weigh_as_much_as_its_message() -> None:
+    part = b"--b\r\nContent-Description: " + b"y" * 20_000 + b"\r\n\r\nx\r\n"
+    raw = b'Content-Type: multipart/mixed; boundary="b"\r\n\r\n' + part * 300 + b"--b--\r\n"
+    summary = read(summarise(raw))
+    assert summary is not None and summary.structure.startswith(b'("TEXT" "PLAIN" ')
+    assert len(summarise(raw)) < 10_000
+    assert list(summary.places()) == [(1,)]
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=30))
@@ -170,6 +188,26 @@ def test_the_highest_uid_is_always_in_star() -> None:
 )
 def test_patterns(pattern: str, name: str, expected: bool) -> None:
     assert matches(pattern, name) is expected
+
+
+@given(st.text("ab/*%", max_size=8), st.text("ab/", max_size=8))
+def test_patterns_match_as_a_plain_test_does(pattern: str, name: str) -> None:
+    signs = {"*": ".*", "%": "[^/]*"}
+    expected = re.fullmatch("".join(signs.get(sign, sign) for sign in pattern), name) is not None
+    assert matches(pattern, name) is expected
+
+
+def test_inbox_in_a_pattern_has_no_case_below_it_either() -> None:
+    assert matches("inbox/%", "INBOX/x") and matches("Inbox*", "INBOX/x")
+    assert not matches("inbox%", "INBOX2") and not matches("inbox2", "INBOX2")
+
+
+def test_hostile_patterns_cost_little() -> None:
+    began = time.monotonic()
+    for pattern in ("*a" * 255 + "b", "%a" * 255 + "b", "*" * 1000 + "b", "%" * 1000 + "b"):
+        for _ in range(100):
+            assert not matches(pattern, "a" * 255)
+    assert time.monotonic() - began < 0.5
 
 
 def test_fetch_items() -> None:

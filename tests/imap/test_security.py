@@ -5,11 +5,17 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import socket
+import threading
+import time
+from datetime import datetime
 
 import pytest
 
-from imap import Limits
+from imap import Limits, channel
+from imap.channel import Channel
 from imap.session import Session
+from mailstore import Account
 from tests.imap.support import ADDRESS, PASSWORD, SIMPLE, Client, House
 
 
@@ -257,3 +263,74 @@ async def test_a_client_that_does_not_read_is_cut_off(house: House) -> None:
             while server._sessions:
                 await asyncio.sleep(0.05)
         client.close()
+
+
+async def test_a_flood_of_logins_leaves_the_threads_to_the_others(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, inside, most = threading.Lock(), 0, 0
+
+    def slow(address: str, password: str, at: datetime) -> Account | None:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        time.sleep(0.05)
+        with lock:
+            inside -= 1
+        return None
+
+    monkeypatch.setattr(house.store, "authenticate", slow)
+    async with house.serving() as server:
+        clients = [await Client.connect(house, server) for _ in range(8)]
+        answers = await asyncio.gather(*(client.command("a LOGIN me wrong") for client in clients))
+        assert all(answer[-1].startswith(b"a NO [AUTHENTICATIONFAILED]") for answer in answers)
+        for client in clients:
+            client.close()
+    assert most == Limits().logins_at_once
+
+
+async def test_a_mailbox_that_is_closed_loses_its_sessions(house: House) -> None:
+    house.deliver()
+    async with house.serving(Limits(account_check=0.0)) as server:
+        reading, idling = [await Client.connect(house, server) for _ in range(2)]
+        for client in (reading, idling):
+            await client.login()
+            assert (await client.command("a SELECT INBOX"))[-1].startswith(b"a OK")
+        await idling.send(b"b IDLE\r\n")
+        assert await idling.response() == b"+ idling\r\n"
+        house.store.set_active(ADDRESS, False)
+        answer = await reading.command("b FETCH 1 BODY[]")
+        assert len(answer) == 1 and answer[0].startswith(b"* BYE")
+        house.deliver()
+        assert (await idling.response()).startswith(b"* BYE")
+        assert await reading.eof() and await idling.eof()
+
+
+async def test_one_message_with_an_impossible_date_does_not_break_searching(house: House) -> None:
+    house.deliver(b"Date: 1 Jan 99999999999999999999 00:00:00 +0000\r\n\r\nx\r\n")
+    house.deliver()
+    async with house.serving() as server:
+        client = await Client.connect(house, server)
+        await client.login()
+        await client.command("a SELECT INBOX")
+        assert (await client.command("b SEARCH SENTSINCE 1-Jan-2026"))[0] == b"* SEARCH 2\r\n"
+        client.close()
+
+
+async def test_a_closed_connection_that_is_not_read_does_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel, "CLOSE_TIME", 0.2)
+    met: list[Channel] = []
+    listener = await asyncio.get_running_loop().create_server(lambda: Channel(met.append, tls=False), "127.0.0.1", 0)
+    with socket.create_connection(listener.sockets[0].getsockname()):
+        async with asyncio.timeout(10):
+            while not met:
+                await asyncio.sleep(0.01)
+            transport = met[0]._transport
+            assert transport is not None
+            transport.write(b"x" * 16_000_000)
+            met[0].close()
+            assert transport.get_write_buffer_size() > 0
+            while met[0]._transport is not None:
+                await asyncio.sleep(0.05)
+    listener.close()

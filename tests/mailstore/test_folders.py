@@ -24,6 +24,15 @@ def test_a_folder_is_created_found_renamed_deleted(store: Store, account: Accoun
     assert len(names(store, account)) == 6
 
 
+def test_folders_below_inbox_have_one_parent_in_any_case(store: Store, account: Account) -> None:
+    assert store.create_folder(account.id, "inbox/Patients").name == "INBOX/Patients"
+    with pytest.raises(FolderExists):
+        store.create_folder(account.id, "Inbox/Patients")
+    store.rename_folder(account.id, "inbox/Patients", "iNBOX/Suivi")
+    assert "INBOX/Suivi" in names(store, account)
+    assert store.create_folder(account.id, "\u0131nbox").name == "\u0131nbox"  # a dotless i is another letter
+
+
 def test_inbox_in_any_case_is_one_folder_that_stays(store: Store, account: Account) -> None:
     assert store.folder(account.id, "inbox").name == "INBOX"
     for verb in (store.create_folder, store.delete_folder):

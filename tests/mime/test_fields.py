@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.header
 import email.policy
+import email.utils
 from email.parser import BytesParser
 
 import pytest
@@ -171,3 +172,17 @@ def test_parameters(value: str, expected: dict[str, str]) -> None:
 def test_the_file_name_loses_folders_and_controls() -> None:
     raw = mime.leaf("application/pdf", b"x", filename="../../été/compte\r\nrendu.pdf")
     assert mime.parse(raw).filename == "compterendu.pdf"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (r"(\() shown@a.example (\)\) hidden@b.example )", ["shown@a.example"]),
+        ('(") shown@a.example (" hidden@b.example)', ["shown@a.example"]),
+        (r"shown@a.example (one \) two, hidden@b.example)", ["shown@a.example"]),
+    ],
+)
+def test_a_comment_ends_where_every_mail_program_ends_it(value: str, expected: list[str]) -> None:
+    """The sender is checked on what is read here, and shown by what the reader's program reads."""
+    assert [address for _, address in mime.addresses(value)] == expected
+    assert [address for _, address in email.utils.getaddresses([value])] == expected

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 
 import mime
 import smime
+from directory import Directory
 from mailstore import Account
 from proxy import CODE_FIELD, EncryptPolicy, Protected, Refusal, SignPolicy, new_code
-from tests.proxy.conftest import ALICE, BRUNO, CLAIRE, GATEWAY, WITHOUT, Desk
+from tests.proxy.conftest import ALICE, BRUNO, CLAIRE, GATEWAY, OURS, WITHOUT, Desk
 
 SECRET = "Le patient va bien, hémoglobine 13"
 
@@ -207,3 +212,91 @@ def test_reception_of_an_altered_or_foreign_signature_is_delivered_and_not_calle
 def test_reception_never_raises_on_bad_messages(desk: Desk, raw: bytes) -> None:
     opened = desk.protector().open(raw, recipient=desk.account(ALICE), sender="x@y.mssante.fr", at=desk.now)
     assert opened.content == raw
+
+
+def test_a_code_is_not_used_up_by_a_deferral(desk: Desk) -> None:
+    """The gateway comes back after a 451 with its single-use code: it must still be good, once."""
+    gateway = desk.account(GATEWAY)
+    raw = letter(GATEWAY, code=issue(desk, gateway, max_uses=1))
+    desk.slapd.stop()
+    answer = desk.protector().protect(raw, sender=gateway, recipients=[CLAIRE], at=desk.now)
+    assert refused(answer).code == 451
+    desk.slapd.start()
+    good(desk.protector().protect(raw, sender=gateway, recipients=[CLAIRE], at=desk.now))
+    answer = desk.protector().protect(raw, sender=gateway, recipients=[CLAIRE], at=desk.now)
+    assert refused(answer).enhanced == "5.7.8"
+
+
+def test_a_certificate_of_another_service_of_the_structure_does_not_sign_for_this_one(desk: Desk) -> None:
+    """Same structure identifier, but the certificate names another address: it speaks for that one only."""
+    other = desk.authority.issue_organisation(
+        "Autre service", "CHU", "1990000010", "Rhône (69)", usage="smime", email=f"autre@{OURS}", at=desk.now
+    )
+    raw = smime.sign_message(letter(GATEWAY), smime.SoftwareSigner(other.key, other.chain), at=desk.now)
+    answer = desk.protector().protect(raw, sender=desk.account(GATEWAY), recipients=[CLAIRE], at=desk.now)
+    assert refused(answer).enhanced == "5.7.7"
+
+
+def test_a_card_without_address_is_told_apart_by_its_owner(desk: Desk) -> None:
+    """A card names no address: the directory says whose mailbox it is."""
+    card = desk.authority.issue_professional(
+        "810999000028", "EXEMPLE", "Bruno", "Médecin", usage="sign", email=None, at=desk.now
+    )
+    raw = smime.sign_message(letter(BRUNO), smime.SoftwareSigner(card.key, card.chain), at=desk.now)
+    protector, alice = desk.protector(), desk.account(ALICE)
+    (own,) = protector.open(raw, recipient=alice, sender=BRUNO, at=desk.now).results
+    (foreign,) = protector.open(raw, recipient=alice, sender=CLAIRE, at=desk.now).results
+    assert own.startswith("smime=pass body.smime-identifier=810999000028")
+    assert foreign.startswith('smime=pass reason="signer is not the envelope sender"')
+
+
+def test_a_certificate_cannot_write_results_of_its_own(desk: Desk) -> None:
+    forged = desk.authority.issue_organisation(
+        "X", "X", "1990000010", "Rhône (69)", usage="smime", email="a;smime=pass;x=@b;c=(", at=desk.now
+    )
+    raw = smime.sign_message(letter(BRUNO), smime.SoftwareSigner(forged.key, forged.chain), at=desk.now)
+    altered = raw.replace(b"va bien", b"va mal ")
+    (result,) = desk.protector().open(altered, recipient=desk.account(ALICE), sender=BRUNO, at=desk.now).results
+    assert result.startswith("smime=fail")
+    assert ";" not in result and "(" not in result and "smime=pass" not in result
+
+
+def test_an_elliptic_curve_certificate_in_the_directory_is_passed_over(desk: Desk) -> None:
+    """Nothing here encrypts to it: the message must not be put off for ever."""
+    issued = desk.keys[CLAIRE]["encrypt"].certificate
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(issued.subject)
+        .issuer_name(issued.issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(desk.now - timedelta(minutes=1))
+        .not_valid_after(desk.now + timedelta(days=1))
+    )
+    for extension in issued.extensions:
+        builder = builder.add_extension(extension.value, extension.critical)
+    curve = builder.sign(key, hashes.SHA256())
+    protector = desk.protector()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Directory, "encryption_certificates", lambda self, mail, at: [curve, issued])
+        patch.setattr(protector, "_encryption", lambda certificate, others, at: SimpleNamespace(trusted=True))
+        protected = good(protector.protect(letter(ALICE), sender=desk.account(ALICE), recipients=[CLAIRE], at=desk.now))
+    assert open_as(desk, CLAIRE, protected.copies[0].content).opened
+
+
+def test_a_signing_certificate_out_of_date_signs_nothing(desk: Desk) -> None:
+    later = desk.now + timedelta(days=3650)
+    answer = desk.protector().protect(letter(ALICE), sender=desk.account(ALICE), recipients=[WITHOUT], at=later)
+    assert (refused(answer).code, refused(answer).enhanced) == (550, "5.7.5")
+
+
+def test_a_mailbox_that_took_its_key_back_gets_encrypted_mail(desk: Desk) -> None:
+    for key in desk.store.keys(ALICE):
+        if key.usage in ("encrypt", "smime"):
+            desk.store.retire_key(key.id, desk.now)
+    code = issue(desk, desk.account(GATEWAY))
+    raw = letter(GATEWAY, code=code)
+    protected = good(desk.protector().protect(raw, sender=desk.account(GATEWAY), recipients=[ALICE], at=desk.now))
+    assert SECRET.encode() not in protected.local[ALICE]
+    assert open_as(desk, ALICE, protected.local[ALICE]).opened

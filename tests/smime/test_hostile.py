@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import mime
 import smime
-from smime import asn1, ber, signed
+from smime import asn1, ber, der, signed
 from smime.verdict import Reason, Verdict
 from tests.smime.certificates import AT, path, rsa_holder
 from tests.smime.test_open import CMS
@@ -136,3 +136,47 @@ def test_the_old_examples_are_read_and_never_valid() -> None:
             verdicts[file.stem] = [item.verdict.value for item in found]
     assert len(verdicts) >= 6
     assert all(verdict != "valid" for found in verdicts.values() for verdict in found)
+
+
+def indefinite(tag: int, *contents: bytes) -> bytes:
+    return bytes((tag, 0x80)) + b"".join(contents) + b"\0\0"
+
+
+DATA_OID = der.oid("1.2.840.113549.1.7.1")
+SHA256 = der.sequence(der.oid("2.16.840.1.101.3.4.2.1"))
+
+
+def signed_data(*fields: bytes) -> bytes:
+    return der.sequence(SIGNED_OID, der.element(0xA0, der.sequence(der.integer(1), *fields)))
+
+
+def test_content_in_very_many_pieces_is_joined_in_linear_time() -> None:
+    pieces = indefinite(0x24, indefinite(0x24, der.octets(b"first")), *[der.octets(b"x" * 25)] * 200_000)
+    content = der.sequence(DATA_OID, indefinite(0xA0, pieces))
+    began = time.monotonic()
+    record = asn1.read_signed(signed_data(der.set_of(SHA256), content, der.set_of()))
+    assert record.content == b"first" + b"x" * 5_000_000
+    assert time.monotonic() - began < 5  # 25 s and more when every piece copied all before it
+
+
+def test_a_piece_of_another_type_is_refused() -> None:
+    content = der.sequence(DATA_OID, indefinite(0xA0, indefinite(0x24, der.integer(5))))
+    with pytest.raises(smime.MalformedCms):
+        asn1.read_signed(signed_data(der.set_of(SHA256), content, der.set_of()))
+
+
+def test_digest_algorithms_and_certificates_are_bounded() -> None:
+    many = der.element(0x31, *[SHA256] * (asn1.MAX_SIGNERS + 1))
+    with pytest.raises(smime.MalformedCms, match="digest algorithms"):
+        asn1.read_signed(signed_data(many, der.sequence(DATA_OID), der.set_of()))
+    huge = der.element(0xA0, der.sequence(der.sequence(der.octets(b"x" * asn1.MAX_CERTIFICATE_SIZE))))
+    with pytest.raises(smime.MalformedCms, match="too long"):
+        asn1.read_signed(signed_data(der.set_of(SHA256), der.sequence(DATA_OID), huge, der.set_of()))
+
+
+def test_an_authenticated_envelope_is_an_envelope_not_a_broken_signature() -> None:
+    """AES-GCM is not read here; a message under it is told as closed, and no signature is invented."""
+    cms = der.sequence(der.oid("1.2.840.113549.1.9.16.1.23"), der.element(0xA0, der.sequence(der.integer(0))))
+    opened = smime.open_message(mime.leaf("application/pkcs7-mime", cms), (), at=AT, path=path)
+    assert (opened.encrypted, opened.opened, opened.verifications) == (True, False, ())
+    assert opened.problems == ("unsupported-cms",)

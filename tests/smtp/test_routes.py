@@ -56,6 +56,17 @@ async def test_dns_trouble_is_temporary(error: type[Exception]) -> None:
     assert not refusal.value.permanent
 
 
+async def test_no_resolver_configuration_is_temporary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without /etc/resolv.conf defers, and says so."""
+
+    def missing(self: object, filename: str) -> None:
+        raise dns.resolver.NoResolverConfiguration
+
+    monkeypatch.setattr(dns.resolver.BaseResolver, "read_resolv_conf", missing)
+    with pytest.raises(NoRoute):
+        await DomainRouter({}).routes("x.test")
+
+
 @pytest.mark.parametrize(
     ("text", "route"),
     [

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 import mime
-from mailstore import Acceptance, DeliveryState, Direction, OutgoingCopy, Settlement
-from smtp import Kind, SmtpClient
+from mailstore import Acceptance, DeliveryState, Direction, OutgoingCopy, Settlement, StoreError
+from smtp import Carrier, Kind, Sender, SmtpClient
+from smtp.client import Answer
+from smtp.delivery import Peer
 from smtp.shell import Shell
 from tests.smtp.transcript import client_tls
 from tests.smtp.world import PASSWORD, Operator, World, free_port, message
@@ -306,3 +312,136 @@ def test_a_lost_lease_is_not_settled(world: World) -> None:
     world.a.store.lease_outgoing("two", world.clock.now, timedelta(minutes=1), 10)
     with pytest.raises(Exception, match="lease"):
         world.a.store.settle_outgoing(row.row_id, "one", Settlement(DeliveryState.DELIVERED, "250"), world.clock.now)
+
+
+class _Script:
+    """A peer that already passed TLS and the white list, and answers what a test says."""
+
+    def __init__(self, answers: dict[str, list[str]], *, slow: str = "") -> None:
+        self.answers = answers
+        self.slow = slow
+        self.heard: list[str] = []
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 peer\r\n")
+        while line := (await reader.readline()).decode().strip():
+            word = line.split(" ")[0].split(":")[0].upper()
+            self.heard.append(word)
+            if word == self.slow:
+                await asyncio.sleep(30)
+            answer = self.answers.get(word, []).pop(0) if self.answers.get(word) else "250 ok"
+            writer.write(answer.encode() + b"\r\n")
+            if answer.startswith("421") or "closing" in answer:
+                break
+            if answer.startswith("354"):
+                while (await reader.readline()) != b".\r\n":
+                    pass
+                writer.write(b"250 taken\r\n")
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def _scripted(world: World, script: _Script, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sender]:
+    server = await asyncio.start_server(script, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+
+    async def opened(self: Carrier, domain: str) -> Peer:
+        return Peer(await SmtpClient.connect("127.0.0.1", port, hostname="a", patience=self.patience), {})
+
+    monkeypatch.setattr(Carrier, "open", opened)
+    try:
+        yield world.a.sender({})
+    finally:
+        server.close()
+
+
+async def test_a_refused_data_does_not_refuse_the_next_message(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without RSET the peer would answer the next MAIL with a final 503."""
+    _queue(world.a, "bob@b.mssante.fr", name="m1")
+    _queue(world.a, "bob@b.mssante.fr", name="m2")
+    script = _Script({"DATA": ["451 4.3.1 full", "354 go"]})
+    async with _scripted(world, script, monkeypatch) as sender:
+        await sender.once()
+    assert script.heard[:8] == ["EHLO", "MAIL", "RCPT", "DATA", "RSET", "MAIL", "RCPT", "DATA"]
+    assert _last(world.a, "m1@test")[0] == "outgoing.deferred"
+    assert _last(world.a, "m2@test")[0] == "outgoing.delivered"
+
+
+async def test_success_before_the_content_is_no_delivery(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    _queue(world.a, "bob@b.mssante.fr")
+    async with _scripted(world, _Script({"DATA": ["250 already"]}), monkeypatch) as sender:
+        await sender.once()
+    assert _last(world.a)[0] == "outgoing.deferred"
+
+
+async def test_a_final_refusal_counts_though_the_peer_hangs_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    _queue(world.a, "bob@b.mssante.fr")
+    async with _scripted(world, _Script({"MAIL": ["550 5.7.1 never, closing"]}), monkeypatch) as sender:
+        await sender.once()
+    assert _last(world.a)[0] == "outgoing.failed"
+
+
+async def test_a_slow_peer_is_left_before_the_lease_ends(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were it served on, the row would be leased again meanwhile and sent twice."""
+    _queue(world.a, "bob@b.mssante.fr")
+    monkeypatch.setattr("smtp.sender._LEASE_MARGIN", timedelta(seconds=1))
+    script = _Script({}, slow="RCPT")
+    async with _scripted(world, script, monkeypatch) as sender:
+        sender._settings = replace(sender._settings, lease=timedelta(seconds=1.2))
+        async with asyncio.timeout(3):
+            await sender.once()
+    assert "DATA" not in script.heard
+    name, detail = _last(world.a)
+    assert (name, detail["reply"]) == ("outgoing.deferred", "451 4.4.2 the peer is too slow")
+
+
+async def test_one_bad_message_does_not_hold_up_its_domain(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("m1", "m2"):
+        _queue(world.a, "bob@b.mssante.fr", name=name)
+    send = SmtpClient.send
+
+    async def failing(self: SmtpClient, sender: str, recipients: list[str], content: bytes) -> dict[str, Answer]:
+        if b"m1@test" in content:
+            raise KeyError("content of the message")
+        return await send(self, sender, recipients, content)
+
+    monkeypatch.setattr(SmtpClient, "send", failing)
+    async with world.b.listening(Kind.RECEPTION):
+        assert await world.a.sender(_route(world.b)).once() == 2
+    assert len(world.b.inbox("bob")) == 1
+    name, detail = _last(world.a)
+    assert name == "outgoing.deferred"
+    assert detail["reply"].startswith("451 4.3.0")
+    assert "content of" not in str(detail)
+
+
+async def test_a_notice_that_cannot_be_stored_has_nothing_sent_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _queue(world.a, "bob@b.mssante.fr", "nobody@b.mssante.fr")
+
+    def full(*args: object) -> None:
+        raise StoreError("no room")
+
+    monkeypatch.setattr(world.a.store, "accept", full)
+    async with world.b.listening(Kind.RECEPTION):
+        await world.a.sender(_route(world.b)).once()
+    (left,) = world.a.store.queue()
+    assert left.recipient == "nobody@b.mssante.fr"
+
+
+async def test_stopping_does_not_wait_for_all_that_is_leased(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        _queue(world.a, "bob@b.mssante.fr", name=f"m{number}")
+    script = _Script({"DATA": ["354 go", "354 go", "354 go"]})
+    async with _scripted(world, script, monkeypatch) as sender:
+        deliver = sender._deliver
+
+        async def one_then_stop(job: Any, peer: Any) -> Any:
+            sender.stop()
+            return await deliver(job, peer)
+
+        monkeypatch.setattr(sender, "_deliver", one_then_stop)
+        async with asyncio.timeout(5):
+            await sender.run()
+    assert len(world.a.store.queue()) == 2

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import logging
 import smtplib
+import socket
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvloop
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 import mime
 from mailstore import MailboxKind
-from smtp import Kind, Limits, SmtpClient
+from smtp import Kind, Limits, SmtpClient, SmtpServers, fields
+from smtp.replies import Reply
+from smtp.shell import Shell
 from tests.smtp.transcript import Dialogue, client_tls
 from tests.smtp.world import PASSWORD, World, build, message
 
@@ -212,7 +219,12 @@ async def test_envelope_rules(world: World) -> None:
         "alice@a.mssante.fr, bob@a.mssante.fr",
         '"alice@a.mssante.fr" <bob@a.mssante.fr>',
         "=?utf-8?q?alice=40a.mssante.fr_=28?= <bob@a.mssante.fr>",
-        "alice@a.mssante.fr\r\nX-Pad: " + "\r\n ".join(["p" * 900] * 1400) + "\r\nFrom: bob@a.mssante.fr",
+        "bob@b.mssante.fr (Dr) Bob, alice@a.mssante.fr",
+        "alice@a.mssante.fr, <bob@b.mssante.fr> Dr Bob",
+        "Bob bob@b.mssante.fr;: alice@a.mssante.fr",
+        "alice@a.mssante.fr (, bob@b.mssante.fr",
+        "=?utf-8?q?bob=40b,?= <alice@a.mssante.fr>",
+        "alice@a.mssante.fr\r\nX-Pad: " + "\r\n ".join(["p" * 900] * 280) + "\r\nFrom: bob@a.mssante.fr",
         "alice@a.mssante.fr\r\nFrom: bob@a.mssante.fr",
         "alice@a.mssante.fr\r\nSender: bob@a.mssante.fr",
     ],
@@ -421,3 +433,77 @@ async def test_openssl_sees_tls_12_at_least(world: World) -> None:
             subprocess.run, [*base, "-tls1_1"], input="QUIT\r\n", capture_output=True, text=True, timeout=20
         )
         assert old.returncode != 0
+
+
+@pytest.mark.parametrize(
+    "head", ['"Bob, a@b (x" <alice@a.mssante.fr>', "Dr. Alice <ALICE@a.mssante.fr> (ici (là))", "alice@a.mssante.fr"]
+)
+async def test_one_plain_mailbox_is_the_author(head: str) -> None:
+    assert fields.author_is(message(head, "x"), "alice@a.mssante.fr")
+
+
+async def test_a_header_of_endless_fields_is_refused(world: World) -> None:
+    async with world.a.listening(Kind.SUBMISSION_TLS):
+        dialogue = await Dialogue.open(world.a.ports[Kind.SUBMISSION_TLS], client_tls(world.a.services.trust))
+        await dialogue.play(LOGGED_IN)
+        for head in ("a:\r\n" * 6000, "a: " + "\r\n ".join(["x" * 900] * 300) + "\r\n"):
+            content = head.encode() + message("alice@a.mssante.fr", "x")
+            assert (await _send(dialogue, content, "bob@a.mssante.fr")).startswith(b"552 5.3.4")
+        long_body = message("alice@a.mssante.fr", "x", body="a:\r\n" * 6000)
+        assert (await _send(dialogue, long_body, "bob@a.mssante.fr")).startswith(b"250")
+        await dialogue.close()
+
+
+async def test_a_mailbox_closed_during_the_session_sends_no_more(world: World) -> None:
+    async with world.a.listening(Kind.SUBMISSION_TLS):
+        dialogue = await Dialogue.open(world.a.ports[Kind.SUBMISSION_TLS], client_tls(world.a.services.trust))
+        await dialogue.play(LOGGED_IN)
+        world.a.store.set_active("alice@a.mssante.fr", False)
+        await dialogue.play("C: MAIL FROM:<alice@a.mssante.fr>\nS: 550 5.2.1")
+        await dialogue.close()
+
+
+async def test_blind_copies_are_not_shown(world: World) -> None:
+    content = message("alice@a.mssante.fr", "x", "Bcc: carol@b.mssante.fr", "Resent-Bcc: carol@b.mssante.fr")
+    async with world.a.listening(Kind.SUBMISSION_TLS):
+        dialogue = await Dialogue.open(world.a.ports[Kind.SUBMISSION_TLS], client_tls(world.a.services.trust))
+        await dialogue.play(LOGGED_IN)
+        assert (await _send(dialogue, content, "bob@a.mssante.fr")).startswith(b"250")
+        await dialogue.close()
+    (delivered,) = world.a.inbox("bob")
+    assert b"carol" not in delivered
+
+
+async def _unread(world: World, servers: SmtpServers) -> None:
+    """Ask a great deal and read nothing, until the server has had enough."""
+    with socket.socket() as flood:
+        flood.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        flood.connect(("127.0.0.1", world.a.ports[Kind.SUBMISSION]))
+        flood.setblocking(False)
+        (gate,) = servers._gates
+        async with asyncio.timeout(15):
+            while not gate.open:
+                await asyncio.sleep(0.02)
+            while gate.open:
+                with contextlib.suppress(BlockingIOError, ConnectionError):
+                    flood.send(b"EHLO a.test\r\n" * 1000)
+                await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_client_that_does_not_read_is_cut(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[[Any], None]
+) -> None:
+    monkeypatch.setattr("smtp.shell.CLOSING_TIME", 0.3)
+    world = build(template, tmp_path, limits=Limits(command_time=0.5))
+    monkeypatch.setattr("smtp.shell.Shell._last_word", _no_last_word)
+
+    async def main() -> None:
+        async with world.a.listening(Kind.SUBMISSION) as servers:
+            await _unread(world, servers)
+
+    run(main())
+
+
+async def _no_last_word(self: Shell, reply: Reply) -> None:
+    """Spares the test five seconds."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.trustspace.conftest import AT, new_server
-from trustspace import Issued, PracticeAuthority, TrustSpaceError, UnreadableFile, read_private_key
+from trustspace import Issued, PracticeAuthority, TrustSpaceError, UnreadableFile, pem, read_private_key
 
 
 def openssl(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -117,3 +118,17 @@ def test_creation_is_quick(tmp_path: Path) -> None:
     start = time.perf_counter()
     PracticeAuthority.create(tmp_path, at=AT)
     assert time.perf_counter() - start < 5
+
+
+def test_only_certificates_issued_here_are_revoked(fresh: PracticeAuthority, foreign: PracticeAuthority) -> None:
+    """Every practice authority bears the same names: the key tells them apart."""
+    with pytest.raises(TrustSpaceError):
+        fresh.revoke(new_server(foreign).certificate, AT)
+
+
+def test_the_name_of_a_written_file_is_synced_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the folder's own sync a crash may forget a key for which success was told."""
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_ino))
+    pem.write_private(tmp_path / "key", b"secret")
+    assert synced == [(tmp_path / "key").stat().st_ino, tmp_path.stat().st_ino]

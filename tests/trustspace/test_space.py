@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import re
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.trustspace.conftest import AT, new_server
-from trustspace import Freshness, Issued, ListedDomain, PracticeAuthority, TrustSpace, TrustUnavailable, Usage
+from trustspace import Freshness, Issued, ListedDomain, PracticeAuthority, TrustSpace, TrustUnavailable, Usage, pem
 from trustspace.signing import sign_white_list
 
 DOMAIN = "hopital-a.mssante.example"
@@ -236,3 +239,43 @@ def test_the_path_checker_follows_reloads(world: World) -> None:
     assert (verdict.trusted, verdict.reason) == (False, "REVOKED")
     with pytest.raises(ValueError, match="sing"):
         world.space.path_checker("sing")
+
+
+def test_a_forged_crl_does_not_push_the_good_one_out(world: World, foreign: PracticeAuthority) -> None:
+    """CRLs travel by plain HTTP: same names, later dates and another key must not win over the list in force."""
+    world.publish()
+    assert world.rule()[0]
+    foreign.write_crls(AT + DAY)
+    for source in (foreign.folder / "crl").iterdir():
+        (world.folder / "crl" / source.name).write_bytes(source.read_bytes())
+    world.ticks += 2
+    assert world.rule(AT + DAY)[0]
+    assert "not signed by the authority it names" in (world.space.alarm or "")
+    world.authority.revoke(world.server.certificate, AT + HOUR)  # dated before the forged ones, and seen at once
+    world.give()
+    assert world.rule(AT + DAY)[2] == "CERTIFICATE_REVOKED"
+
+
+@pytest.mark.parametrize("part", ["crl", "intermediates"])
+def test_a_file_with_an_unreadable_name_inside_leaves_the_good_one_in_force(world: World, part: str) -> None:
+    world.publish()
+    assert world.rule()[0]
+    for path in (world.folder / part).iterdir():
+        content = path.read_bytes()
+        der = content if part == "crl" else pem.read_certificates(path)[0].public_bytes(Encoding.DER)
+        path.write_bytes(der.replace(b"PRATIQUE CADUCEE", b"PRATIQUE \xff\xfeDUCEE"))
+    world.ticks += 2
+    assert world.rule()[0]
+    assert "neither a PEM nor a DER" in (world.space.alarm or "")
+
+
+def test_a_list_whose_signer_has_an_unreadable_name_leaves_the_good_one_in_force(world: World) -> None:
+    world.publish()
+    good = (world.folder / "listeblanche.xml").read_bytes()
+    signer = world.authority.list_signer.public_bytes(Encoding.DER)
+    held = re.search(rb"<X509Certificate>(.*?)</X509Certificate>", good, re.DOTALL)
+    assert held is not None and world.rule()[0]
+    broken = signer.replace(b"alb.practice", b"alb.\xff\xfe\xff\xff\xff\xff\xff\xff", 1)
+    world.overwrite(good.replace(held[1], base64.b64encode(broken)))
+    assert world.rule()[0]
+    assert (world.space.alarm or "").startswith("SIGNATURE_SHAPE")
