@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import email
 import email.header
 import email.policy
-import email.utils
 from email.parser import BytesParser
 
 import pytest
@@ -185,4 +185,5 @@ def test_the_file_name_loses_folders_and_controls() -> None:
 def test_a_comment_ends_where_every_mail_program_ends_it(value: str, expected: list[str]) -> None:
     """The sender is checked on what is read here, and shown by what the reader's program reads."""
     assert [address for _, address in mime.addresses(value)] == expected
-    assert [address for _, address in email.utils.getaddresses([value])] == expected
+    message = email.message_from_string(f"From: {value}\n\n", policy=email.policy.default)
+    assert [address.addr_spec for address in message["from"].addresses] == expected
