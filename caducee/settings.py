@@ -191,6 +191,26 @@ class DmpSection(Section):
     homologation: str = Field(default="NON-HOMOLOGUE", description="LPS_ID_HOMOLOGATION_DMP of the VIHF.")
 
 
+class BearerSection(Section):
+    """Login by the access token of an identity provider such as Pro Santé Connect (SASL XOAUTH2 and OAUTHBEARER)."""
+
+    issuer: str = Field(default="", description="`iss` of the tokens. Empty: no login by token.")
+    keys_url: str = Field(
+        default="",
+        description="https:// URL of the issuer's keys (JWKS). Empty: <issuer>/protocol/openid-connect/certs.",
+    )
+    ca_file: str = Field(
+        default="", description="CA file that the provider's certificate chains to. Empty: the system's."
+    )
+    audience: tuple[str, ...] = Field(
+        default=(), description="Client ids whose tokens are taken (`aud` or `azp`). Empty: those of any client."
+    )
+    claims: tuple[str, ...] = Field(
+        default=("SubjectNameID", "preferred_username"),
+        description="Claims that may hold the national identifier, in order; it must be the mailbox owner's.",
+    )
+
+
 class LimitsSection(Section):
     """Bounds on what is accepted."""
 
@@ -232,6 +252,7 @@ class Settings(BaseSettings):
     directory: DirectorySection = DirectorySection()
     proxy: ProxySection = ProxySection()
     dmp: DmpSection = DmpSection()
+    bearer: BearerSection = BearerSection()
     limits: LimitsSection = LimitsSection()
     logs: LogsSection = LogsSection()
     routes: dict[Domain, Endpoint] = Field(

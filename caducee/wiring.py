@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ssl
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
+
 import imap
+from caducee.bearer import BearerError, BearerVerifier, Issuer, ProviderUnavailable
 from caducee.errors import UsageError
 from caducee.folder import OperatorFolder
 from caducee.private_directory import private_directory
 from caducee.settings import Settings
 from directory import Directory
-from mailstore import MailboxKind, Store, StoreError, read_master_key
+from mailstore import Account, MailboxKind, Store, StoreError, read_master_key
 from proxy import EncryptPolicy, Protector, ProxyPolicy, SignPolicy
 from trustspace import Freshness, TrustSpace, Usage, is_practice, pem
 
@@ -39,6 +44,41 @@ def open_store(folder: OperatorFolder, settings: Settings) -> Store:
     except StoreError as error:
         # The store does not know which of its files people must look at; a URL may hold a password.
         raise UsageError(f"{'database.url' if settings.database.url else folder.database}: {error}") from None
+
+
+def bearer_login(
+    folder: OperatorFolder, settings: Settings, store: Store
+) -> Callable[[str, str, datetime], Account | None] | None:
+    """Login by access token: (mailbox address, token, at) -> its account, None when the token is not its owner's.
+
+    None when no issuer is set. The callable raises ProviderUnavailable when the issuer's keys cannot be had.
+    """
+    section = settings.bearer
+    if not section.issuer:
+        return None
+    keys_url = section.keys_url or f"{section.issuer.rstrip('/')}/protocol/openid-connect/certs"
+    if not keys_url.startswith("https://"):
+        raise UsageError("bearer.keys_url: https:// attendu / expected")
+    ca_file = folder.resolve(section.ca_file) if section.ca_file else None
+    try:
+        authorities = ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise UsageError(f"bearer.ca_file: {ca_file}: {error.strerror or 'illisible / unreadable'}") from None
+    client = httpx.Client(verify=authorities, timeout=5.0, trust_env=False, follow_redirects=False)
+    verifier = BearerVerifier(Issuer(section.issuer, keys_url, section.audience, section.claims), client)
+
+    def login(address: str, token: str, at: datetime) -> Account | None:
+        try:
+            identity = verifier.verify(token, at)
+        except ProviderUnavailable:
+            raise
+        except BearerError:
+            return None
+        account = store.find_account(address)
+        owned = account is not None and account.active and account.national_id == identity.national_id
+        return account if owned else None
+
+    return login
 
 
 def open_trust(folder: OperatorFolder, settings: Settings) -> TrustSpace:
