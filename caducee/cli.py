@@ -9,7 +9,31 @@ import sys
 import structlog
 import typer
 
-from caducee.commands import accounts, client, config, demo, deposits, operator, pki, proxy, trace
+from caducee.commands import (
+    accounts,
+    agent,
+    card,
+    cert,
+    client,
+    config,
+    delegation,
+    demo,
+    deposits,
+    directory,
+    keys,
+    mailbox,
+    master_key,
+    operator,
+    pki,
+    proxy,
+    queue,
+    smime,
+    tls,
+    trace,
+    trust,
+    trust_publish,
+    xdm,
+)
 from caducee.errors import UsageError
 from caducee.logs import configure_logs
 from caducee.settings import SettingsError
@@ -32,14 +56,28 @@ app.command("demo")(demo.demo)
 app.command("send")(client.send)
 app.command("inbox")(client.inbox)
 app.command("trace")(trace.trace)
-app.command("queue")(trace.queue)
 app.command("refusals")(trace.refusals)
+app.add_typer(queue.app, name="queue")
+app.add_typer(tls.app, name="tls")
+app.add_typer(delegation.app, name="delegation")
 app.add_typer(config.app, name="config")
 app.add_typer(accounts.app, name="account")
+app.add_typer(mailbox.app, name="mailbox")
+keys.app.command("rotate-master")(master_key.rotate_master)
+keys.app.command("rewrap")(master_key.rewrap)
+app.add_typer(keys.app, name="keys")
 app.add_typer(proxy.app, name="proxy")
+app.add_typer(agent.app, name="agent")
+app.add_typer(card.app, name="card")
 app.add_typer(pki.app, name="pki")
+app.add_typer(smime.app, name="smime")
+trust.app.command("publish")(trust_publish.publish_list)
+app.add_typer(trust.app, name="trust")
+app.add_typer(cert.app, name="cert")
+app.add_typer(directory.app, name="directory")
 app.add_typer(deposits.app, name="deposits")
 app.add_typer(deposits.dossier_app, name="dossier")
+app.add_typer(xdm.app, name="xdm")
 
 _FOR_PEOPLE = (UsageError, SettingsError, StoreError, DirectoryError, TrustSpaceError)
 _SYSTEM = {

@@ -44,6 +44,14 @@ class OperatorFolder:
         return self.keys / "directory.password"
 
     @property
+    def directory_reader_password(self) -> Path:
+        return self.keys / "directory-reader.password"
+
+    @property
+    def directory_writer_password(self) -> Path:
+        return self.keys / "directory-writer.password"
+
+    @property
     def trust(self) -> Path:
         return self.root / "trust"
 
@@ -52,8 +60,17 @@ class OperatorFolder:
         return self.trust / "listeblanche.xml"
 
     @property
+    def published(self) -> Path:
+        return self.root / "published"
+
+    @property
     def directory(self) -> Path:
         return self.root / "directory"
+
+    @property
+    def record_key(self) -> Path:
+        """The embedded record's own key, once the master key it began with was replaced."""
+        return self.keys / "record.key"
 
     @property
     def record(self) -> Path:
@@ -62,6 +79,10 @@ class OperatorFolder:
     @property
     def broker(self) -> Path:
         return self.root / "broker"
+
+    @property
+    def bridge(self) -> Path:
+        return self.root / "bridge.db"
 
     def resolve(self, path: str) -> Path:
         """A path of the settings, relative to this folder."""

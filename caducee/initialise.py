@@ -25,6 +25,7 @@ from caducee.settings import Settings
 from caducee.settings_file import settings_file
 from caducee.wiring import database_url
 from directory import Entry
+from directory.rights import READER, WRITER
 from mailstore import Store, create_master_key
 from trustspace import ListedDomain, PracticeAuthority, pem
 
@@ -78,7 +79,8 @@ def _create(
     # Private: the database's URL may hold a password.
     pem.write_private(folder.settings, settings_file(settings).encode())
     create_master_key(folder.master_key)
-    pem.write_private(folder.directory_password, secrets.token_urlsafe(24).encode())
+    for password in (folder.directory_password, folder.directory_reader_password, folder.directory_writer_password):
+        pem.write_private(password, secrets.token_urlsafe(24).encode())
     if authority is None:
         _self_signed(folder, settings, at)
         for name in ("anchors", "intermediates", "crl"):
@@ -154,7 +156,9 @@ def _self_signed(folder: OperatorFolder, settings: Settings, at: datetime) -> No
 
 def _create_directory(folder: OperatorFolder, settings: Settings, entries: list[Entry]) -> None:
     slapd = private_directory(folder, settings)
-    slapd.initialise(entries, folder.directory_password.read_text().strip())
+    accounts = {READER: folder.directory_reader_password, WRITER: folder.directory_writer_password}
+    passwords = {name: path.read_text().strip() for name, path in accounts.items()}
+    slapd.initialise(entries, folder.directory_password.read_text().strip(), passwords)
 
 
 def publish_practice_list(

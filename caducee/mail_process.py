@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import errno
 import signal
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,25 +13,34 @@ from datetime import timedelta
 import structlog
 import uvloop
 
+from caducee import smtp_parts
 from caducee.autoconfig import web_app
+from caducee.bridge_parts import deposit_policy, feeds_in, make_desk, open_register
 from caducee.child import say_ready
-from caducee.folder import SERVER, OperatorFolder
-from caducee.planner import SubmissionPlanner
+from caducee.folder import OperatorFolder
+from caducee.hand_in import SubmissionSide
+from caducee.monitor import monitor_app
+from caducee.planner import Planner
+from caducee.published import serve_list
+from caducee.publishing import keep_published
 from caducee.settings import Settings
+from caducee.trust_parts import open_trust_parts, own_certificate
+from caducee.trust_watch import refresh_trust, watch_trust
 from caducee.web import WebServer
-from caducee.wiring import make_protector, now, open_directory, open_store, open_trust, trust_state
+from caducee.wiring import bearer_login, make_protector, now, open_directory, open_store, open_tokens
 from dmp_bridge import DepositDispatcher, make_app
+from dmp_bridge.gateway import Gateway
+from dmp_bridge.mllp import MllpServer
 from imap import ImapServer
+from imap import Limits as ImapLimits
 from mailstore import ChangeKind, Store, StoreChange, StoreError
-from smtp import Carrier, DomainRouter, Kind, Limits, Listen, Sender, SenderSettings, Services, SmtpServers
-from trustspace import Freshness, TrustSpace, client_context, server_context
+from smtp import Services, SmtpServers
+from trustspace import Purpose, TrustSpace, server_tls
 
 SENDER = "mail"
 """Owner of the sender's leases. One mail process serves a folder, so leases found at its start are a dead one's."""
 _SWEEP_GRACE = timedelta(hours=1)
 _SWEEP_SECONDS = 3600.0
-_WATCH_SECONDS = 60.0
-_REMIND_SECONDS = 3600.0
 _PORT_PATIENCE = 50
 _PORT_PAUSE = 0.1
 
@@ -57,7 +65,8 @@ async def _serve(folder: OperatorFolder, settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     store = open_store(folder, settings)
     store.release_leases(SENDER)
-    trust = open_trust(folder, settings)
+    parts = open_trust_parts(folder, settings)
+    trust = parts.space
     services = _services(folder, settings, store, trust)
     listeners = _listeners(folder, settings, services)
     started: list[_Listener] = []
@@ -65,12 +74,16 @@ async def _serve(folder: OperatorFolder, settings: Settings) -> None:
         for listener in listeners:
             await _start(listener)
             started.append(listener)
-        sender = _sender(folder, settings, services)
+        sender = smtp_parts.sender(settings, services, own_certificate(folder), SENDER)
         workers = [asyncio.create_task(sender.run())]
         if settings.dmp.url:
             workers.append(asyncio.create_task(_dispatch(folder, store, stop)))
         workers.append(asyncio.create_task(_sweep(store, stop)))
-        workers.append(asyncio.create_task(_watch_trust(trust, stop)))
+        if settings.directory.bind_dn or not settings.directory.url:
+            writer = open_directory(folder, settings, write=True)
+            workers.append(asyncio.create_task(keep_published(store, writer, settings, stop)))
+        workers.append(asyncio.create_task(watch_trust(folder, trust, stop)))
+        workers.append(asyncio.create_task(refresh_trust(parts.refresher, stop)))
         say_ready()
         stopped = asyncio.create_task(stop.wait())
         # A worker that ends by itself is a defect: end the process, and let the supervisor begin it anew.
@@ -86,50 +99,78 @@ async def _serve(folder: OperatorFolder, settings: Settings) -> None:
 
 def _services(folder: OperatorFolder, settings: Settings, store: Store, trust: TrustSpace) -> Services:
     directory = open_directory(folder, settings)
+    directory.watch()
+    desk = make_desk(folder, settings, open_register(folder, settings))
     return Services(
         store=store,
         trust=trust,
-        protector=make_protector(store, directory, trust, settings),
-        planner=SubmissionPlanner(settings, directory),
+        protector=make_protector(store, directory, trust, settings, open_tokens(folder, settings)),
+        planner=Planner(settings, directory, deposit_policy(settings), desk),
         clock=now,
         hostname=settings.operator.hostname,
         local_domains=frozenset(settings.operator.domains),
-        limits=Limits(size=settings.limits.message_mib * 1024 * 1024, recipients=settings.limits.recipients),
+        limits=smtp_parts.limits(settings),
         directory=directory,
+        rules=smtp_parts.rules(settings),
+        bearer=bearer_login(folder, settings, store),
+        bearer_away=smtp_parts.BEARER_AWAY,
+        dkim_signer=smtp_parts.dkim_signer(folder),
+        dkim_checker=smtp_parts.dkim_checker(settings),
     )
 
 
 def _listeners(folder: OperatorFolder, settings: Settings, services: Services) -> list[_Listener]:
-    listen, chain, key = settings.listen, folder.keys / f"{SERVER}.pem", folder.keys / f"{SERVER}.key"
-    mutual = server_context(chain, key, client="optional", client_anchors=services.trust.anchors)
-    plain = server_context(chain, key)
-    smtp = SmtpServers(
-        services,
-        [
-            Listen(kind, listen.host, port, mutual)
-            for kind, port in (
-                (Kind.RECEPTION, listen.reception),
-                (Kind.SUBMISSION, listen.submission),
-                (Kind.SUBMISSION_TLS, listen.submissions),
-            )
-            if port
-        ],
-    )
+    listen, own = settings.listen, own_certificate(folder)
+    plain = server_tls(services.trust, own, Purpose.CLIENTS)
+    smtp = SmtpServers(services, smtp_parts.listens(settings, own))
+    asking = server_tls(services.trust, own, Purpose.CLIENTS, client="optional")
     imap = ImapServer(
         services.store,
-        plain,
+        asking if settings.imap.client_certificates else plain,
         host=listen.host,
         port_tls=listen.imaps,
         port_starttls=listen.imap or None,
         clock=now,
+        limits=ImapLimits(message_size=settings.limits.message_mib * 1024 * 1024),
+        tokens=services.bearer,
+        tokens_away=services.bearer_away,
+        compress=settings.imap.compress,
     )
     listeners = [_Listener("smtp", smtp.start, smtp.stop)]
     if listen.imaps:
         listeners.append(_Listener("imap", imap.start, imap.stop))
+    if listen.hl7:
+        hl7 = _hl7(folder, settings, services)
+        listeners.append(_Listener("hl7", hl7.start, hl7.stop))
+    if listen.monitor:
+        watched = monitor_app(services.store, services.trust, lambda: bool(smtp.ports))
+        monitor = WebServer(watched, None, host="127.0.0.1", port=listen.monitor)
+        listeners.append(_Listener("monitor", monitor.start, monitor.stop))
     if listen.web:
-        web = WebServer(web_app(settings), plain, host=listen.host, port=listen.web)
+        app = web_app(settings)
+        if settings.trust.serve_list:
+            serve_list(app, folder)
+        web = WebServer(app, plain, host=listen.host, port=listen.web)
         listeners.append(_Listener("web", web.start, web.stop))
     return listeners
+
+
+def _hl7(folder: OperatorFolder, settings: Settings, services: Services) -> MllpServer:
+    """The listener of hospitals' software."""
+    planner = services.planner
+    if not isinstance(planner, Planner):
+        raise TypeError("the bridge's own planner is expected")
+    gateway = Gateway(
+        SubmissionSide(services, planner),
+        feeds_in(settings),
+        desk=planner.desk,
+        source_id=settings.dmp.source_id,
+        hostname=settings.operator.hostname,
+        clock=now,
+    )
+    own = own_certificate(folder)
+    tls = server_tls(services.trust, own, Purpose.CLIENTS, client="required") if settings.hl7.tls else None
+    return MllpServer(gateway, host=settings.listen.host, port=settings.listen.hl7, tls=tls)
 
 
 async def _start(listener: _Listener) -> None:
@@ -146,40 +187,11 @@ async def _start(listener: _Listener) -> None:
             return
 
 
-def _sender(folder: OperatorFolder, settings: Settings, services: Services) -> Sender:
-    tls = client_context(
-        folder.keys / f"{SERVER}.pem", folder.keys / f"{SERVER}.key", services.trust.anchors, check_hostname=False
-    )
-    return Sender(
-        services,
-        Carrier(services, DomainRouter(settings.routes), tls),
-        owner=SENDER,
-        settings=SenderSettings(
-            first_retry=timedelta(seconds=settings.limits.retry_seconds),
-            give_up=timedelta(hours=settings.limits.queue_hours),
-        ),
-    )
-
-
-async def _watch_trust(trust: TrustSpace, stop: asyncio.Event) -> None:
-    """Say in the logs when the white list ages, or a newer one was refused; again at each hour that it lasts."""
-    said, said_at = "", 0.0
-    while not stop.is_set():
-        state, alarm = await asyncio.to_thread(trust_state, trust, now())
-        trouble = alarm or ("" if state is Freshness.FRESH else state.value)
-        if trouble != said or (trouble and time.monotonic() - said_at > _REMIND_SECONDS):
-            log = structlog.get_logger()
-            (log.error if trouble else log.info)("white list", state=state.value, reason=alarm)
-            said, said_at = trouble, time.monotonic()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), _WATCH_SECONDS)
-
-
 async def _sweep(store: Store, stop: asyncio.Event) -> None:
-    """Remove, at the start and every hour, the files of contents nobody refers to any more."""
+    """At the start and every hour: retention, search index, files of contents nobody refers to any more."""
     while not stop.is_set():
         try:
-            await asyncio.to_thread(store.sweep, now() - _SWEEP_GRACE)
+            await asyncio.to_thread(store.housekeep, now(), _SWEEP_GRACE)
         except StoreError as error:
             structlog.get_logger().warning("sweep put off", error=type(error).__name__)
         with contextlib.suppress(TimeoutError):

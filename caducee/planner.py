@@ -1,40 +1,78 @@
-"""Wires the bridge to submission: which mailbox deposits, and on behalf of whom."""
+"""Wires the bridge to the mail: which mailbox deposits, on behalf of whom, and who is told."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 
 import structlog
 
+import mime
 from caducee.settings import Settings
 from directory import Directory, DirectoryError, DirectoryUnavailable, Entry
-from dmp_bridge import DepositContext, plan_deposits
+from dmp_bridge import DepositContext, Desk, find_documents, plan_deposits
+from dmp_bridge.package import label_fields
+from dmp_bridge.policy import Policy
 from mailstore import Account, NewDeposit
 
 
-class SubmissionPlanner:
-    """`smtp.services.DepositPlanner`: documents of what our mailboxes send become deposits of our structure."""
+class Planner:
+    """`smtp.services.DepositPlanner`: documents of what our mailboxes send, or receive, become deposits of our structure."""
 
-    def __init__(self, settings: Settings, directory: Directory) -> None:
+    def __init__(self, settings: Settings, directory: Directory, policy: Policy, desk: Desk) -> None:
         self._settings = settings
         self._directory = directory
-        self._on = settings.dmp.deposit_on_sending and bool(settings.dmp.url)
+        self._policy = policy
+        self.desk = desk
+        self._on = bool(settings.dmp.url)
+
+    def labels(self, clear: bytes) -> Mapping[str, str]:
+        """The X-MSS-CODECDA and X-MSS-INS fields of the documents found, none without. Never raises."""
+        try:
+            return dict(label_fields([one.header for one in find_documents(clear).documents if one.header is not None]))
+        except Exception:
+            structlog.get_logger().exception("documents not labelled")
+            return {}
 
     def plan(self, clear: bytes, *, sender: Account, at: datetime) -> tuple[NewDeposit, ...]:
-        """The deposits of a clear message. Never raises: a defect here must not refuse a message."""
-        if not self._on:
+        """The deposits of a clear message that `sender` hands in. Never raises: a defect here must not refuse a message."""
+        if not self._on or not self._policy.on_sending(sender):
             return ()
-        try:
-            return plan_deposits(clear, self._context(sender))
-        except Exception:
-            structlog.get_logger().exception("deposits not planned", account=sender.address)
+        return self._guarded(clear, sender, at, lambda: replace(self.context(sender), notify=sender.address))
+
+    def searches(self, recipient: Account) -> bool:
+        """Whether messages received for this mailbox are searched for documents."""
+        return self._on and self._policy.on_receiving(recipient)
+
+    def plan_received(self, clear: bytes, *, recipient: Account, at: datetime) -> tuple[NewDeposit, ...]:
+        """The deposits of a clear message that came for `recipient`. Never raises."""
+        if not self._on or not self._policy.on_receiving(recipient):
             return ()
 
-    def _context(self, sender: Account) -> DepositContext:
-        entry = self._entry(sender.address)
+        def asked() -> DepositContext:
+            authors = mime.parse(clear, max_depth=1).addresses("From")
+            notify = authors[0][1] if len(authors) == 1 else ""
+            return replace(self.context(recipient), notify=notify, addressed=recipient.address)
+
+        return self._guarded(clear, recipient, at, asked)
+
+    def _guarded(
+        self, clear: bytes, account: Account, at: datetime, asked: Callable[[], DepositContext]
+    ) -> tuple[NewDeposit, ...]:
+        try:
+            context = with_message(asked(), clear)
+            return plan_deposits(clear, context, at=at, desk=self.desk)
+        except Exception:
+            structlog.get_logger().exception("deposits not planned", account=account.address)
+            return ()
+
+    def context(self, account: Account) -> DepositContext:
+        """Who deposits for a mailbox: the operator's structure, and the person behind the mailbox."""
+        entry = self._entry(account.address)
         operator = self._settings.operator
         return DepositContext(
-            sender=sender.address,
+            sender=account.address,
             structure_id=operator.structure_id,
             structure_name=operator.organisation,
             sector=operator.sector,
@@ -44,6 +82,7 @@ class SubmissionPlanner:
             profession=entry.profession if entry else "",
             specialty=entry.speciality if entry else "",
             practice=self._settings.trust.practice,
+            refuse_style_sheet=self._settings.dmp.refuse_style_sheet,
         )
 
     def _entry(self, address: str) -> Entry | None:
@@ -52,3 +91,17 @@ class SubmissionPlanner:
             return self._directory.by_address(address)
         except (DirectoryUnavailable, DirectoryError):
             return None
+
+
+def with_message(context: DepositContext, clear: bytes) -> DepositContext:
+    """The context with the message's identifier, and whether its author asks for a receipt (RFC 8098 §2.1: to the author only,
+    or the bridge could be made to write to anybody)."""
+    root = mime.parse(clear, max_depth=1)
+    wanted = [address for _, address in root.addresses("Disposition-Notification-To")]
+    message_id = (root.get("Message-ID") or "").strip()
+    usable = message_id.startswith("<") and message_id.endswith(">") and len(message_id) < 500 and message_id.isascii()
+    return replace(
+        context,
+        message_id=message_id if usable else "",
+        wants_mdn=bool(context.notify) and wanted == [context.notify],
+    )

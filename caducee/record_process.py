@@ -1,4 +1,4 @@
-"""The process of the embedded record: ITI-41 over mutual TLS, nothing else."""
+"""The process of the embedded record: ITI-41, ITI-18, ITI-57 and TD0.2 over mutual TLS, nothing else."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import asyncio
 import signal
 
 from caducee.child import say_ready
-from caducee.folder import SERVER, OperatorFolder
+from caducee.folder import OperatorFolder
 from caducee.record import open_record
 from caducee.settings import Settings
-from caducee.wiring import now, open_trust
-from dossier import Authority, RecordServer, bind, make_record_app
-from trustspace import Usage, server_context
+from caducee.trust_parts import open_trust, own_certificate
+from caducee.wiring import now
+from dossier import Authority, RecordServer, bind, make_record_app, remember
+from trustspace import Purpose, Usage, server_tls
 
 
 def run(folder: OperatorFolder, settings: Settings) -> None:
@@ -21,14 +22,13 @@ def run(folder: OperatorFolder, settings: Settings) -> None:
 
 async def _serve(folder: OperatorFolder, settings: Settings) -> None:
     trust = open_trust(folder, settings)
-    store = open_record(folder)
+    store = open_record(folder, automatic_creation=settings.record.automatic_creation)
     authority = Authority(
-        check_signer=trust.path_checker(Usage.SIGNATURE), check_peer=trust.path_checker(Usage.TLS_CLIENT)
+        check_signer=remember(trust.path_checker(Usage.SIGNATURE)),
+        check_peer=remember(trust.path_checker(Usage.TLS_CLIENT)),
     )
     app = make_record_app(store, authority, clock=now)
-    context = server_context(
-        folder.keys / f"{SERVER}.pem", folder.keys / f"{SERVER}.key", client="required", client_anchors=trust.anchors
-    )
+    context = server_tls(trust, own_certificate(folder), Purpose.CLIENTS, client="required")
     server = RecordServer(app, context)
     listener = bind(settings.listen.host, settings.listen.record)
     for number in (signal.SIGTERM, signal.SIGINT):

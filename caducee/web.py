@@ -12,9 +12,9 @@ from starlette.applications import Starlette
 
 
 class WebServer:
-    """uvicorn inside our loop, with our TLS context, and our signal handlers left alone."""
+    """uvicorn inside our loop, with our TLS context (None: in clear, for this machine only), and our signal handlers left alone."""
 
-    def __init__(self, app: Starlette, context: ssl.SSLContext, *, host: str, port: int) -> None:
+    def __init__(self, app: Starlette, context: ssl.SSLContext | None, *, host: str, port: int) -> None:
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         config = uvicorn.Config(
             app,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -16,9 +16,20 @@ from caducee.folder import OperatorFolder
 from caducee.private_directory import private_directory
 from caducee.settings import Settings
 from directory import Directory
+from directory.rights import READER, WRITER, account_dn
 from mailstore import Account, MailboxKind, Store, StoreError, read_master_key
-from proxy import EncryptPolicy, Protector, ProxyPolicy, SignPolicy
-from trustspace import Freshness, TrustSpace, Usage, is_practice, pem
+from proxy import (
+    ConfirmPolicy,
+    CustodyPolicy,
+    EncryptPolicy,
+    Protector,
+    ProxyPolicy,
+    SignPolicy,
+    WithoutCertificate,
+)
+from proxy.tokens import TokenProcesses
+from smime import ContentCipher, EncryptionPolicy
+from trustspace import TrustSpace, Usage
 
 DIRECTORY_ADMIN = "cn=operateur,dc=mssante,dc=fr"
 
@@ -81,57 +92,57 @@ def bearer_login(
     return login
 
 
-def open_trust(folder: OperatorFolder, settings: Settings) -> TrustSpace:
-    """The trust space of this operator: its anchors, CRLs and white list. Raises UsageError when nobody is trusted."""
-    anchors = folder.trust / "anchors"
-    if not any(anchors.glob("*.*")):
-        raise UsageError(
-            f"{anchors}: aucune autorité de confiance ; y poser les racines de l'IGC-Santé (.pem ou .cer), "
-            "et dans intermediates/, crl/ ce qui va avec / no trust anchor: put the IGC-Santé roots there"
-        )
-    if not settings.trust.practice and any(
-        is_practice(one) for path in anchors.glob("*.*") for one in pem.read_certificates(path)
-    ):
-        raise UsageError(
-            f"{anchors}: autorité d'exercice refusée, trust.practice = false / practice authority refused in production"
-        )
-    return TrustSpace(
-        folder.trust,
-        signer_cn=settings.trust.signer_cn,
-        warn_after=timedelta(hours=settings.trust.warn_after_hours),
-        stale_after=timedelta(hours=settings.trust.stop_after_hours),
-    )
-
-
-def trust_state(trust: TrustSpace, at: datetime) -> tuple[Freshness, str]:
-    """How old the white list in force is, and why a newer one was refused ("" when none was)."""
-    return trust.freshness(at), trust.alarm or ""
-
-
 def open_directory(folder: OperatorFolder, settings: Settings, *, write: bool = False) -> Directory:
-    """The directory, private or external, under the operator's own name when it has one there. Connects on first use.
+    """The directory, private or external, with the least rights that do: the reader's, or to `write` the writer's.
 
-    Read anonymously, an entry on the red list is not seen, and its holder not encrypted to. Raises UsageError when
-    `write` is wanted and there is no name to write under.
+    Connects on first use. Read anonymously, an entry on the red list is not seen, and its holder not encrypted to. Raises
+    UsageError when `write` is wanted and there is no name to write under.
     """
     section = settings.directory
     url = section.url or private_directory(folder, settings).url
     ca_file = folder.resolve(section.ca_file) if section.ca_file else None
-    bind_dn = section.bind_dn or (DIRECTORY_ADMIN if not section.url else "")
-    if not bind_dn and not write:
+    name = _directory_writer(folder, settings) if write else _directory_reader(folder, settings)
+    if name is None and not write:
         return Directory(url, ca_file=ca_file)
-    if not bind_dn:
+    if name is None:
         raise UsageError(
             "directory.bind_dn: nécessaire pour publier dans l'annuaire / needed to publish in the directory"
         )
-    password_file = folder.resolve(section.password_file) if section.password_file else folder.directory_password
-    return Directory(
-        url, bind_dn=bind_dn, password=read_secret(password_file, "directory.password_file"), ca_file=ca_file
-    )
+    bind_dn, password_file, key = name
+    return Directory(url, bind_dn=bind_dn, password=read_secret(password_file, key), ca_file=ca_file)
 
 
-def make_protector(store: Store, directory: Directory, trust: TrustSpace, settings: Settings) -> Protector:
-    """The proxy: keys and codes from the store, recipients' certificates from the directory."""
+def _directory_reader(folder: OperatorFolder, settings: Settings) -> tuple[str, Path, str] | None:
+    """(DN, password file, key that names it) to look up under; None to be nobody."""
+    section = settings.directory
+    if section.reader_dn:
+        return section.reader_dn, folder.resolve(section.reader_password_file), "directory.reader_password_file"
+    if not section.url and not section.bind_dn and folder.directory_reader_password.exists():
+        return account_dn(READER), folder.directory_reader_password, "directory.reader_password_file"
+    return _directory_writer(folder, settings)
+
+
+def _directory_writer(folder: OperatorFolder, settings: Settings) -> tuple[str, Path, str] | None:
+    """(DN, password file, key that names it) to publish under. Folders made before there were accounts have one name."""
+    section, key = settings.directory, "directory.password_file"
+    if section.bind_dn:
+        file = folder.resolve(section.password_file) if section.password_file else folder.directory_password
+        return section.bind_dn, file, key
+    if section.url:
+        return None
+    if folder.directory_writer_password.exists():
+        return account_dn(WRITER), folder.directory_writer_password, key
+    return DIRECTORY_ADMIN, folder.directory_password, key
+
+
+def make_protector(
+    store: Store,
+    directory: Directory,
+    trust: TrustSpace,
+    settings: Settings,
+    tokens: TokenProcesses | None = None,
+) -> Protector:
+    """The proxy: keys and codes from the store (or from `tokens`), recipients' certificates from the directory."""
     local = frozenset(settings.operator.domains)
     return Protector(
         store,
@@ -140,7 +151,17 @@ def make_protector(store: Store, directory: Directory, trust: TrustSpace, settin
         signers=trust.path_checker(Usage.SIGNATURE),
         recipients=trust.path_checker(Usage.ENCRYPTION),
         is_local=lambda address: address.rpartition("@")[2] in local,
+        tokens=tokens,
     )
+
+
+def open_tokens(folder: OperatorFolder, settings: Settings) -> TokenProcesses | None:
+    """The PKCS#11 tokens of the settings, None without any; their processes start when first needed."""
+    section = settings.proxy
+    if not section.pkcs11_library:
+        return None
+    pin = read_secret(folder.resolve(section.pkcs11_pin_file), "proxy.pkcs11_pin_file")
+    return TokenProcesses(section.pkcs11_library, pin)
 
 
 def read_secret(path: Path, key: str) -> str:
@@ -160,4 +181,11 @@ def proxy_policy(settings: Settings) -> ProxyPolicy:
         MailboxKind.ORG: SignPolicy(section.sign_org),
         MailboxKind.APP: SignPolicy(section.sign_app),
     }
-    return ProxyPolicy(sign, EncryptPolicy(section.encrypt))
+    return ProxyPolicy(
+        sign,
+        EncryptPolicy(section.encrypt),
+        WithoutCertificate(section.without_certificate),
+        ConfirmPolicy(section.confirm),
+        CustodyPolicy(section.custody),
+        EncryptionPolicy(default=ContentCipher(section.cipher), oaep=section.oaep, to_sender=section.encrypt_to_sender),
+    )

@@ -11,10 +11,12 @@ Invariants
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import ldap
 import ldap.dn
@@ -22,7 +24,9 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from ldap.filter import escape_filter_chars
 
+from directory.cache import MISSING, LookupCache
 from directory.connections import Connections
+from directory.correspondents import correspondent_filter, rank
 from directory.entry import (
     BASE,
     MANAGED,
@@ -36,8 +40,12 @@ from directory.entry import (
 )
 from directory.errors import DirectoryError
 from directory.identifiers import parse_person_id, parse_structure_id
+from directory.revocation import Revocations
+from directory.revocation import from_attributes as published
+from directory.watch import Watcher
 
 _MAX_TERM: Final = 256
+_REVOCATION_SECONDS: Final = 60.0
 
 
 class Directory:
@@ -45,6 +53,7 @@ class Directory:
 
     `bind_dn` and `password` identify the operator (needed to publish); without them the client is anonymous.
     `timeout` is in seconds, for connecting and for each answer. `ca_file` (PEM) is required with `ldaps://`.
+    With `cache`, look-ups by address are kept while `watch` listens to the directory's changes, and only then.
     Raises DirectoryError on settings that are impossible or unsafe; connects on first use only.
     """
 
@@ -57,16 +66,39 @@ class Directory:
         password: str | None = None,
         timeout: float = 3.0,
         ca_file: Path | None = None,
+        cache: LookupCache | None = None,
     ) -> None:
         self.url = url
         self.base = base
         self._timeout = timeout
         self._connections = Connections(url, bind_dn=bind_dn, password=password, timeout=timeout, ca_file=ca_file)
         self._run = self._connections.run
+        self._cache = cache
+        self._watcher: Watcher | None = None
+        self._revocations: tuple[float, Revocations] | None = None
 
     def close(self) -> None:
-        """Close the idle connections. The object stays usable."""
+        """Stop listening, close the idle connections. The object stays usable."""
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.stop()
         self._connections.close()
+
+    def watch(self, on_change: Callable[[str], object] | None = None) -> None:
+        """Listen to the directory's changes from now on (see `watch.Watcher`), in a thread of its own."""
+        if self._watcher is None:
+            cache = self._cache = self._cache or LookupCache()
+            self._watcher = Watcher(self._connections.open, cache, base=self.base, on_change=on_change)
+            self._watcher.start()
+
+    @property
+    def cached(self) -> bool:
+        """Whether look-ups are being kept now."""
+        return self._cache is not None and self._cache.live
+
+    def connection(self) -> AbstractContextManager[Any]:
+        """A bound python-ldap connection of the caller's own, for imports and administration."""
+        return contextlib.closing(_Owned(self._connections.open()))
 
     # -- look-ups ----------------------------------------------------------------------------------------------------
 
@@ -81,27 +113,78 @@ class Directory:
 
         Raises DirectoryError when several entries claim the address, or `mail` is not one; DirectoryUnavailable.
         """
+        cache = self._cache
+        if cache is not None and (kept := cache.get(mail)) is not MISSING:
+            return cast("Entry | None", kept)
         address = checked_address(mail)
+        if cache is None:
+            return self._by_address(address)[0]
+        if address is not mail and (kept := cache.get(address)) is not MISSING:
+            return cast("Entry | None", kept)
+        moment = cache.moment()
+        entry, uuid = self._by_address(address)
+        cache.put(moment, address, entry, uuid)
+        return entry
+
+    def _by_address(self, address: str) -> tuple[Entry | None, str]:
         records = self._search(f"(mail={escape_filter_chars(address)})", limit=2)
         found = [from_attributes(dn, attributes) for dn, attributes in records]
         if len(found) > 1:
             raise DirectoryError("Plusieurs fiches d'annuaire pour cette adresse / several entries claim this address")
         if found and found[0].mail != address:  # a second value of `mail`, added by hand: not the entry's own address
             raise DirectoryError("Fiche d'annuaire à plusieurs adresses / entry with several addresses")
-        return found[0] if found else None
+        if not found:
+            return None, ""
+        return found[0], (records[0][1].get("entryUUID") or [b""])[0].decode()
 
     def encryption_certificates(self, mail: str, at: datetime) -> list[x509.Certificate]:
         """Certificates to encrypt to for `mail` at the instant `at`, newest first; empty when there is none.
 
         Kept: valid at `at`; key usage keyEncipherment or keyAgreement (RFC 8550 §4.4.2); extended key usage, if any,
-        with emailProtection or any (RFC 8550 §4.4.4). Raises ValueError if `at` is naive; DirectoryError,
+        with emailProtection or any (RFC 8550 §4.4.4); not on a list of revocations published in the directory (see
+        `revocation`: the whole path is for `trustspace` to check). Raises ValueError if `at` is naive; DirectoryError,
         DirectoryUnavailable.
         """
         if at.tzinfo is None:
             raise ValueError("aware datetime expected")
         entry = self.by_address(mail)
-        usable = [c for c in entry.certificates if _encrypts_mail(c, at)] if entry else []
+        usable = [c for c in entry.certificates if _encrypts_mail(c, at)] if entry and not entry.suspended else []
+        if usable:
+            revocations = self.revocations()
+            usable = [certificate for certificate in usable if not revocations.revoked(certificate)]
         return sorted(usable, key=lambda c: c.not_valid_before_utc, reverse=True)
+
+    def revocations(self) -> Revocations:
+        """The lists of revocations published under `ou=ac`, read again after a minute. Raises DirectoryUnavailable."""
+        kept = self._revocations
+        if kept is not None and time.monotonic() - kept[0] < _REVOCATION_SECONDS:
+            return kept[1]
+
+        def ask(connection: Any) -> Any:
+            wanted = ["cACertificate;binary", "certificateRevocationList;binary"]
+            try:
+                return connection.search_ext_s(
+                    f"ou=ac,{self.base}", ldap.SCOPE_ONELEVEL, "(objectClass=pkiCA)", wanted, timeout=self._timeout
+                )
+            except ldap.NO_SUCH_OBJECT:  # another server's directory, without that branch
+                return []
+
+        found = Revocations(published(attributes) for dn, attributes in self._run(ask) if dn)
+        self._revocations = (time.monotonic(), found)
+        return found
+
+    def correspondents(self, text: str, *, limit: int = 50) -> list[Entry]:
+        """Mailboxes that fit what a person typed, best first, at most `limit` (see `correspondents`).
+
+        Exact words and beginnings are looked for first, then words with one letter wrong. Raises DirectoryError (nothing
+        to look for), TooManyEntries (too broad), DirectoryUnavailable.
+        """
+        for typos in (False, True):
+            condition = correspondent_filter(text, typos=typos)
+            found = rank(self._usable(condition, limit=limit, partial=True), text, typos=typos)
+            if found:
+                return found[:limit]
+        return []
 
     def by_national_id(self, national_id: str, *, limit: int = 100) -> list[Entry]:
         """The mailboxes of a person (`8`+RPPS, `0`+ADELI) or tied to a structure (`1`+FINESS, `2`+SIREN, `3`+SIRET).
@@ -115,6 +198,7 @@ class Directory:
         else:
             structure = parse_structure_id(national_id)
             terms = {"IdentifiantPM": structure.number, "TypeIdentifiantPM": structure.type.name}
+            return self._usable(f"(|{_all_of(terms)}{_all_of({'idNatStruct': str(structure)})})", limit=limit)
         return self._usable(_all_of(terms), limit=limit)
 
     def search(
@@ -142,21 +226,31 @@ class Directory:
             terms["TypeBAL"] = kind.value
         return sorted(self._usable(_all_of(terms), limit=limit), key=lambda entry: entry.mail)
 
-    def _usable(self, condition: str, *, limit: int) -> list[Entry]:
+    def _usable(self, condition: str, *, limit: int, partial: bool = False) -> list[Entry]:
         """The entries found, without those somebody damaged by hand: one of them must not hide all others."""
         entries: list[Entry] = []
-        for dn, attributes in self._search(condition, limit=limit):
+        for dn, attributes in self._search(condition, limit=limit, partial=partial):
             with contextlib.suppress(DirectoryError):
                 entries.append(from_attributes(dn, attributes))
         return entries
 
-    def _search(self, condition: str, *, limit: int) -> list[tuple[str, dict[str, list[bytes]]]]:
+    def _search(self, condition: str, *, limit: int, partial: bool = False) -> list[tuple[str, dict[str, list[bytes]]]]:
+        """What the directory holds for `condition`. With `partial`, the first `limit` entries of more are an answer."""
         question = f"(&(objectClass={OBJECT_CLASS}){condition})"
 
         def ask(connection: Any) -> Any:
-            return connection.search_ext_s(
-                self.base, ldap.SCOPE_SUBTREE, question, list(READ), timeout=self._timeout, sizelimit=limit
-            )
+            if not partial:
+                return connection.search_ext_s(
+                    self.base, ldap.SCOPE_SUBTREE, question, list(READ), timeout=self._timeout, sizelimit=limit
+                )
+            found: list[Any] = []
+            message = connection.search_ext(self.base, ldap.SCOPE_SUBTREE, question, list(READ), sizelimit=limit)
+            try:
+                while (answer := connection.result(message, all=0, timeout=self._timeout))[0] != ldap.RES_SEARCH_RESULT:
+                    found += answer[1]
+            except ldap.SIZELIMIT_EXCEEDED:
+                pass
+            return found
 
         # A referral comes as a result without a DN; we follow none.
         return [(dn, attributes) for dn, attributes in self._run(ask) if dn]
@@ -245,3 +339,17 @@ def _encrypts_mail(certificate: x509.Certificate, at: datetime) -> bool:
     except x509.ExtensionNotFound:
         return True
     return bool(purposes & {ExtendedKeyUsageOID.EMAIL_PROTECTION, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE})
+
+
+class _Owned:
+    """A connection that closes when its user is done with it."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def close(self) -> None:
+        with contextlib.suppress(ldap.LDAPError):
+            self._connection.unbind_ext_s()

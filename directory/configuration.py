@@ -1,9 +1,9 @@
 """The configuration of our slapd, as LDIF for cn=config, and where its parts are on this system.
 
-Invariants: anonymous readers see the listed public attributes of mailboxes and nothing else; entries on the red list
-are invisible to them; only the operator's DN writes; nothing is logged (filters hold names); every search is bounded in
-time, size and candidates; every path in it is relative to the folder slapd is started in (so spaces and closed
-parent folders do no harm); cn=config itself has no reader and no writer.
+Invariants: the rights are those of `rights`; nothing is logged but changes, in a journal only administrators read
+(filters hold names); every search is bounded in time, size and candidates; every path in it is relative to the folder
+slapd is started in (so spaces and closed parent folders do no harm); cn=config is this program's own: no LDAP account
+reads or writes it, only the local user that runs the operator, over ldapi.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
-import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -22,73 +22,74 @@ import ldap
 
 from directory.entry import BASE
 from directory.errors import DirectoryError
+from directory.rights import READER, access_lines, account_dn, admin_dn, certificate_mapping, journal_access, peer_dn
 
-ADMIN_RDN: Final = "cn=operateur"
 CERTIFICATE_FILE: Final = "tls/certificat.pem"
 KEY_FILE: Final = "tls/cle.pem"
+AUTHORITIES_FILE: Final = "tls/autorites.pem"
+CRL_FILE: Final = "tls/revocations.pem"
+JOURNAL: Final = "cn=journal"
+DATABASE: Final = "olcDatabase={1}mdb,cn=config"
+MONITOR: Final = "cn=Database 1,cn=Databases,cn=Monitor"
 STANDARD_SCHEMAS: Final = ("core", "cosine", "inetorgperson")
 
 _MODULE_FOLDERS: Final = ("/usr/lib/ldap", "/usr/lib64/openldap", "/usr/lib/openldap", "/usr/libexec/openldap")
 _SCHEMA_FOLDERS: Final = ("/etc/ldap/schema", "/etc/openldap/schema")
-_SEARCH_PATH: Final = "/usr/sbin:/usr/local/sbin:/sbin:/usr/bin:/bin:/usr/local/bin:/usr/lib/openldap:/usr/libexec"
+_MODULES: Final = ("back_mdb", "argon2", "syncprov", "accesslog", "back_monitor")
 
-PUBLIC_ATTRIBUTES: Final = (
-    "entry", "objectClass", "ou", "mail", "TypeBAL", "givenName", "sn", "displayName", "IdentifiantPP",
-    "TypeIdentifiantPP", "profession", "savoirFaire", "IdentifiantPM", "TypeIdentifiantPM", "o", "l", "description",
-    "userCertificate",
-)  # fmt: skip
-# What people type of a surname is its beginning. slapd in fact makes keys for any four letters with `subinitial` too; an
-# infix of fewer letters, or on another attribute, has the whole directory as candidates and meets `Limits.unchecked`.
+# The attributes that address books search by any part (Thunderbird: name, first name, surname, address, organisation,
+# department, job title) have keys of three letters; one of them without keys would make the whole "or" a scan. What is
+# neither here nor indexed leaves the whole directory as candidates, and meets `Limits.unchecked`.
 INDEXES: Final = (
-    "objectClass eq", "mail eq", "IdentifiantPP eq", "IdentifiantPM eq", "sn eq,subinitial", "givenName eq",
-    "profession eq", "l eq", "TypeBAL eq", "listeRouge eq",
+    "objectClass eq", "entryCSN eq", "entryUUID eq", "IdentifiantPP eq", "IdentifiantPM eq", "idNatStruct eq",
+    "profession eq", "savoirFaire eq", "departement eq", "postalCode eq", "l eq", "TypeBAL eq", "listeRouge eq",
+    "suspendue eq", "origine eq",
+    "sujetCertificat eq", "member eq", "cleRecherche eq,subinitial,subfinal", "cn,sn,givenName,mail,o,ou,title eq,sub",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of one search by anybody but the operator's DN.
+    """Bounds of one search by anybody but the operator's own accounts.
 
     `size`/`size_hard`: entries given by default and at most; `seconds`: time; `unchecked`: candidates the indexes
     may leave to examine (a filter without an index has the whole directory as candidates); `database`: bytes of the
-    LMDB map.
+    LMDB map (address space, not disk); `journal_days`: how long changes are remembered.
     """
 
     size: int = 200
     size_hard: int = 500
     seconds: int = 5
     unchecked: int = 10_000
-    database: int = 2 * 1024**3
+    database: int = 16 * 1024**3
+    journal_days: int = 31
 
 
-def admin_dn(base: str = BASE) -> str:
-    """The only DN that may write."""
-    return f"{ADMIN_RDN},{base}"
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What differs between two slapds of ours. `data` is the folder of the database, relative to slapd's."""
 
-
-def find_program(name: str) -> str:
-    """Absolute path of a system program. Raises DirectoryError that says which package to install."""
-    path = shutil.which(name, path=_SEARCH_PATH)
-    if path is None:
-        package = "slapd" if name.startswith("slap") else "util-linux, coreutils"
-        raise DirectoryError(
-            f"Programme « {name} » introuvable : installer le paquet {package} (Debian : apt install {package}) "
-            f"/ program {name} not found: install package {package}"
-        )
-    return path
+    password_hash: str
+    data: str
+    base: str = BASE
+    tls: bool = False
+    client_certificates: bool = False
+    revocations: bool = False
+    limits: Limits = Limits()
+    domains: Sequence[str] = ()
 
 
 def _modules() -> tuple[str, list[str]]:
-    """(folder, modules to load): back_mdb when it is a module, argon2 when there is one."""
+    """(folder, modules to load): those of ours that are modules here; a build may have some of them inside."""
     for folder in _MODULE_FOLDERS:
-        names = [name for name in ("back_mdb", "argon2") if any(Path(folder).glob(f"{name}.*"))]
+        names = [name for name in _MODULES if any(Path(folder).glob(f"{name}.*"))]
         if names:
             return folder, names
     return "", []
 
 
 def hash_password(password: str) -> str:
-    """The admin's password as slapd stores it: {ARGON2} (argon2id) when slapd has that module, else salted {SSHA}.
+    """A password as slapd stores it: {ARGON2} (argon2id) when slapd has that module, else salted {SSHA}.
 
     Raises DirectoryError for an empty password (an empty one would turn binds into anonymous ones, RFC 4513 §5.1.2).
     """
@@ -117,9 +118,9 @@ def schema_files() -> list[Path]:
     )
 
 
-def configuration_ldif(*, password_hash: str, base: str, tls: bool, limits: Limits) -> str:
+def configuration_ldif(configuration: Configuration) -> str:
     """The whole cn=config as LDIF for `slapadd -n 0`. Raises DirectoryError when parts of slapd are missing."""
-    blocks = [_global(tls)]
+    blocks = [_global(configuration)]
     folder, modules = _modules()
     if modules:
         loads = "".join(f"olcModuleLoad: {{{number}}}{name}\n" for number, name in enumerate(modules))
@@ -131,42 +132,60 @@ def configuration_ldif(*, password_hash: str, base: str, tls: bool, limits: Limi
     blocks += [file.read_text("utf-8") for file in schema_files()]
     blocks.append(resources.files("directory").joinpath("schema.ldif").read_text("utf-8"))
     blocks.append(_frontend())
-    blocks.append(_database(password_hash, base, limits))
+    blocks.append(_database(configuration))
+    blocks.append(_journal(configuration))
     return "\n".join(block.strip() + "\n" for block in blocks)
 
 
-def _global(tls: bool) -> str:
+def _global(configuration: Configuration) -> str:
     lines = [
         "dn: cn=config",
         "objectClass: olcGlobal",
         "cn: config",
         "olcLogLevel: 0",
-        "olcIdleTimeout: 900",
+        "olcIdleTimeout: 0",  # the consumer of changes waits in silence; connections are bounded by the open files
         "olcWriteTimeout: 30",
-        "olcThreads: 8",
+        "olcThreads: 16",
+        "olcToolThreads: 2",
         "olcSizeLimit: 200",
         "olcTimeLimit: 5",
-        "olcLocalSSF: 0",
+        "olcLocalSSF: 128",
+        "olcIndexSubstrAnyLen: 3",
+        "olcIndexSubstrAnyStep: 1",
+        "olcSockbufMaxIncoming: 262144",
+        "olcSockbufMaxIncomingAuth: 4194304",  # an entry with its certificates and a CA's list of revocations
+        "olcConnMaxPending: 100",
+        f"olcAuthzRegexp: {{0}}{certificate_mapping(configuration.base)}",
     ]
-    if tls:
+    if configuration.tls:
         lines += [
             f"olcTLSCertificateFile: {CERTIFICATE_FILE}",
             f"olcTLSCertificateKeyFile: {KEY_FILE}",
             "olcTLSProtocolMin: 3.3",
-            "olcTLSVerifyClient: never",
             *_gnutls_versions(),
         ]
+        # `try`: no certificate is an anonymous client; one that does not verify ends the connection.
+        lines.append(f"olcTLSVerifyClient: {'try' if configuration.client_certificates else 'never'}")
+        if configuration.client_certificates:
+            lines.append(f"olcTLSCACertificateFile: {AUTHORITIES_FILE}")
+        if configuration.revocations and _gnutls():
+            lines.append(f"olcTLSCRLFile: {CRL_FILE}")
     return "\n".join(lines) + "\n"
 
 
-def _gnutls_versions() -> list[str]:
-    """GnuTLS ignores olcTLSProtocolMin (slapd-config(5)) and takes versions in its priority string, OpenSSL the reverse.
+def _gnutls() -> bool:
+    """Whether slapd's TLS library is GnuTLS.
 
-    The library is the one of the libldap in this process, which is slapd's own where both come from the system.
+    It is the one of the libldap in this process, which is slapd's own where both come from the system.
     """
-    if str(ldap.get_option(ldap.OPT_X_TLS_PACKAGE)) != "GnuTLS":
-        return []
-    return ["olcTLSCipherSuite: SECURE128:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:-RSA"]
+    return str(ldap.get_option(ldap.OPT_X_TLS_PACKAGE)) == "GnuTLS"
+
+
+def _gnutls_versions() -> list[str]:
+    """GnuTLS ignores olcTLSProtocolMin (slapd-config(5)) and takes versions in its priority string, OpenSSL the
+    reverse.
+    """
+    return ["olcTLSCipherSuite: SECURE128:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:-RSA"] if _gnutls() else []
 
 
 def _frontend() -> str:
@@ -178,29 +197,79 @@ def _frontend() -> str:
         "olcAccess: {2}to * by * none\n"
         "\n"
         "dn: olcDatabase={0}config,cn=config\n"
-        "objectClass: olcDatabaseConfig\nolcDatabase: {0}config\nolcAccess: {0}to * by * none\n"
+        "objectClass: olcDatabaseConfig\nolcDatabase: {0}config\n"
+        f'olcAccess: {{0}}to * by dn.exact="{peer_dn()}" manage by * none\n'
     )
 
 
-def _database(password_hash: str, base: str, limits: Limits) -> str:
-    public = ",".join(PUBLIC_ATTRIBUTES)
+def _database(configuration: Configuration) -> str:
+    base, limits = configuration.base, configuration.limits
+    bounds = (
+        f"time.soft={limits.seconds} time.hard={limits.seconds} size.soft={limits.size} "
+        f"size.hard={limits.size_hard} size.unchecked={limits.unchecked}"
+    )
     lines = [
-        "dn: olcDatabase={1}mdb,cn=config",
+        f"dn: {DATABASE}",
         "objectClass: olcDatabaseConfig",
         "objectClass: olcMdbConfig",
         "olcDatabase: {1}mdb",
         f"olcSuffix: {base}",
         f"olcRootDN: {admin_dn(base)}",
-        f"olcRootPW: {password_hash}",
-        "olcDbDirectory: data",
+        f"olcRootPW: {configuration.password_hash}",
+        f"olcDbDirectory: {configuration.data}",
         "olcDbMode: 0600",
         f"olcDbMaxSize: {limits.database}",
-        f"olcLimits: {{0}}* time.soft={limits.seconds} time.hard={limits.seconds} size.soft={limits.size} "
-        f"size.hard={limits.size_hard} size.unchecked={limits.unchecked}",
-        "olcAccess: {0}to filter=(listeRouge=TRUE) by * none",
-        f'olcAccess: {{1}}to dn.subtree="ou=bal,{base}" attrs={public} by * read',
-        f'olcAccess: {{2}}to dn.base="{base}" by * read',
-        "olcAccess: {3}to * by * none",
+        f'olcLimits: {{0}}dn.exact="{peer_dn()}" time=unlimited size=unlimited',
+        # The consumer of changes asks for everything newer than what it knows, however much that is.
+        f'olcLimits: {{1}}dn.exact="{account_dn(READER, base)}" time.soft={limits.seconds} time.hard=unlimited '
+        f"size.soft={limits.size} size.hard=unlimited size.unchecked=unlimited",
+        f"olcLimits: {{2}}* {bounds}",
+        *(f"olcAccess: {{{n}}}{line}" for n, line in enumerate(access_lines(base, configuration.domains))),
         *(f"olcDbIndex: {index}" for index in INDEXES),
+        "",
+        f"dn: olcOverlay={{0}}syncprov,{DATABASE}",
+        "objectClass: olcOverlayConfig",
+        "objectClass: olcSyncProvConfig",
+        "olcOverlay: {0}syncprov",
+        "olcSpSessionlog: 5000",
+        "",
+        f"dn: olcOverlay={{1}}accesslog,{DATABASE}",
+        "objectClass: olcOverlayConfig",
+        "objectClass: olcAccessLogConfig",
+        "olcOverlay: {1}accesslog",
+        f"olcAccessLogDB: {JOURNAL}",
+        "olcAccessLogOps: writes",
+        "olcAccessLogSuccess: TRUE",
+        f"olcAccessLogPurge: {limits.journal_days:02d}+00:00 01+00:00",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _journal(configuration: Configuration) -> str:
+    """The journal of changes, which outlives every load of the data; then the counters that `health` reads."""
+    base = configuration.base
+    lines = [
+        "dn: olcDatabase={2}mdb,cn=config",
+        "objectClass: olcDatabaseConfig",
+        "objectClass: olcMdbConfig",
+        "olcDatabase: {2}mdb",
+        f"olcSuffix: {JOURNAL}",
+        f"olcRootDN: {admin_dn(base)}",  # the accesslog overlay writes as the rootdn of its database
+        "olcDbDirectory: journal",
+        "olcDbMode: 0600",
+        "olcDbMaxSize: 8589934592",
+        # A power cut may cost the last seconds of the journal, never the data; killed, slapd loses nothing.
+        "olcDbNoSync: TRUE",
+        "olcDbCheckpoint: 1024 1",
+        "olcDbIndex: objectClass,reqStart,reqDN,reqAuthzID,reqType,entryCSN eq",
+        "olcSizeLimit: unlimited",
+        # Passwords, even hashed, are read from the journal by nobody.
+        f"olcAccess: {{0}}to filter=(reqDN:dnSubtreeMatch:=ou=comptes,{base}) attrs=reqMod,reqOld by * none",
+        f"olcAccess: {{1}}{journal_access(base)}",
+        "",
+        "dn: olcDatabase={3}monitor,cn=config",
+        "objectClass: olcDatabaseConfig",
+        "olcDatabase: {3}monitor",
+        f'olcAccess: {{0}}to * by dn.exact="{peer_dn()}" read by * none',
     ]
     return "\n".join(lines) + "\n"

@@ -15,7 +15,7 @@ import ipaddress
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -55,7 +55,17 @@ class Connections:
     def _start_for(self, pid: int) -> None:
         self._pid = pid
         self._left_to_parent, self._idle = self._idle, []
-        self._places = threading.BoundedSemaphore(_CONNECTIONS)
+        # A queue of tokens rather than a semaphore: it is made in C, and taken twice in every look-up.
+        self._places: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(_CONNECTIONS):
+            self._places.put(None)
+
+    def open(self) -> Any:
+        """A bound connection of the caller's own, outside the pool. Raises DirectoryUnavailable, DirectoryError."""
+        try:
+            return self._connect()
+        except ldap.LDAPError as error:
+            raise _translated(error) from error
 
     def close(self) -> None:
         """Close the idle connections; later calls open new ones."""
@@ -79,18 +89,22 @@ class Connections:
             try:
                 return self._run_here(operation)
             finally:
-                places.release()
+                places.put(None)
 
         return work() if self._ca_file is None else _bounded(work, 4 * self._timeout)
 
-    def _take_place(self) -> threading.BoundedSemaphore:
+    def _take_place(self) -> queue.SimpleQueue[None]:
         with self._lock:
             if self._pid != os.getpid():
                 # After a fork the parent's sockets are kept, open and unused: closing one would send an unbind on it.
                 self._start_for(os.getpid())
             places = self._places
-        if not places.acquire(timeout=self._timeout):
-            raise DirectoryUnavailable("Annuaire saturé : trop de demandes en cours / directory client saturated")
+        try:
+            places.get(timeout=self._timeout)
+        except queue.Empty:
+            raise DirectoryUnavailable(
+                "Annuaire saturé : trop de demandes en cours / directory client saturated"
+            ) from None
         return places
 
     def _run_here(self, operation: Callable[[Any], _T]) -> _T:
@@ -103,17 +117,18 @@ class Connections:
                 if not isinstance(error.__cause__, ldap.SERVER_DOWN | ldap.CONNECT_ERROR):
                     raise
                 self.close()  # the others are as dead as this one
-        with _translated():
-            fresh = self._connect()
-        return self._attempt(fresh, operation)
+        return self._attempt(self.open(), operation)
 
     def _attempt(self, connection: Any, operation: Callable[[Any], _T]) -> _T:
         try:
-            with _translated():
-                result = operation(connection)
-        except DirectoryUnavailable:
-            _unbind(connection)
-            raise
+            result = operation(connection)
+        except ldap.LDAPError as error:
+            ours = _translated(error)
+            if isinstance(ours, DirectoryUnavailable):
+                _unbind(connection)
+            else:
+                self._give_back(connection)
+            raise ours from error
         except BaseException:
             self._give_back(connection)
             raise
@@ -168,29 +183,18 @@ def _raise(error: BaseException) -> Any:
     raise error
 
 
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """LDAP errors as ours. Only the error's class and fixed description are told: `info` and `matched` may hold
-    names.
-    """
-    try:
-        yield
-    except _DOWN as error:
-        raise DirectoryUnavailable(
-            f"Annuaire injoignable ({type(error).__name__}) / directory unreachable ({_description(error)})"
-        ) from error
-    except ldap.SIZELIMIT_EXCEEDED as error:
-        raise TooManyEntries("Trop de réponses : préciser la recherche / too many entries: add a criterion") from error
-    except ldap.ADMINLIMIT_EXCEEDED as error:
-        raise TooManyEntries("Recherche trop large : la préciser / search too broad: add a criterion") from error
-    except (ldap.INVALID_CREDENTIALS, ldap.INSUFFICIENT_ACCESS, ldap.STRONG_AUTH_REQUIRED) as error:
-        raise DirectoryError(
-            f"L'annuaire refuse l'accès ({type(error).__name__}) / the directory denies access ({_description(error)})"
-        ) from error
-    except ldap.LDAPError as error:
-        raise DirectoryError(
-            f"L'annuaire a refusé la demande ({type(error).__name__}) / the directory refused ({_description(error)})"
-        ) from error
+def _translated(error: ldap.LDAPError) -> DirectoryError:
+    """An LDAP error as ours. Only its class and fixed description are told: `info` and `matched` may hold names."""
+    name, said = type(error).__name__, _description(error)
+    if isinstance(error, _DOWN):
+        return DirectoryUnavailable(f"Annuaire injoignable ({name}) / directory unreachable ({said})")
+    if isinstance(error, ldap.SIZELIMIT_EXCEEDED):
+        return TooManyEntries("Trop de réponses : préciser la recherche / too many entries: add a criterion")
+    if isinstance(error, ldap.ADMINLIMIT_EXCEEDED):
+        return TooManyEntries("Recherche trop large : la préciser / search too broad: add a criterion")
+    if isinstance(error, ldap.INVALID_CREDENTIALS | ldap.INSUFFICIENT_ACCESS | ldap.STRONG_AUTH_REQUIRED):
+        return DirectoryError(f"L'annuaire refuse l'accès ({name}) / the directory denies access ({said})")
+    return DirectoryError(f"L'annuaire a refusé la demande ({name}) / the directory refused ({said})")
 
 
 def _description(error: ldap.LDAPError) -> str:

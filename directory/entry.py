@@ -7,31 +7,38 @@ address exists once; every national identifier written is well formed; a certifi
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 import ldif  # type: ignore[import-untyped]  # python-ldap ships it untyped, outside the `ldap` package
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization.pkcs7 import load_der_pkcs7_certificates
 from ldap.dn import escape_dn_chars
 
 from directory.errors import DirectoryError
 from directory.identifiers import (
-    PersonId,
-    PersonIdType,
     StructureId,
     StructureIdType,
     parse_person_id,
     parse_structure_id,
 )
+from directory.naming import DERIVED, Facts, derived, display_name
 
 BASE: Final = "dc=mssante,dc=fr"
 OBJECT_CLASS: Final = "balMSSante"
 CERTIFICATE: Final = "userCertificate;binary"
+SMIME_CERTIFICATE: Final = "userSMIMECertificate"  # its syntax is Binary: slapd knows it without the option ;binary
+OPERATOR: Final = "operateur"
+EXTRACTION: Final = "extraction"
+"""Values of `origine`: who keeps an entry up to date. None: an administrator."""
 MAX_CERTIFICATES: Final = 32
 MAX_LDIF: Final = 64 * 1024 * 1024
 
@@ -50,12 +57,18 @@ class MailboxKind(StrEnum):
     CAB = "CAB"
 
 
+_KINDS: Final = {kind.value: kind for kind in MailboxKind}
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One mailbox of the directory. Empty string: not given.
 
     `mail` is lower case. `national_id` is `8`+RPPS or `0`+ADELI; `structure_id` is `1`+FINESS, `2`+SIREN or `3`+SIRET;
-    `profession` is a TRE_G15 code, `speciality` a TRE_R01 code. `red_list` entries are hidden from anonymous readers.
+    `profession` is a TRE_G15 code, `speciality` a TRE_R01 code (the first one, when there are several). `service` is the
+    service inside the structure, `dematerialised` whether the holder does without paper. `suspended` mailboxes are hidden
+    like those of the red list, and nobody encrypts to them. `red_list` entries are hidden
+    from anonymous readers.
     """
 
     dn: str
@@ -72,6 +85,31 @@ class Entry:
     speciality: str = ""
     description: str = ""
     red_list: bool = False
+    service: str = ""
+    postal_code: str = ""
+    dematerialised: bool = False
+    suspended: bool = False
+
+    @property
+    def facts(self) -> Facts:
+        """What the shown and searched attributes are made of (see `naming`)."""
+        return Facts(
+            given_name=self.given_name,
+            surname=self.surname,
+            profession=self.profession,
+            specialities=(self.speciality,) if self.speciality else (),
+            organisation=self.organisation,
+            service=self.service,
+            description=self.description,
+            city=self.city,
+            postal_code=self.postal_code,
+            mail=self.mail,
+        )
+
+    @property
+    def display_name(self) -> str:
+        """The name that address books show."""
+        return display_name(self.facts)
 
 
 def entry_dn(mail: str, base: str = BASE) -> str:
@@ -99,7 +137,12 @@ def to_attributes(entry: Entry) -> Attributes:
         "o": entry.organisation,
         "l": entry.city,
         "description": entry.description,
+        "ou": entry.service,
+        "postalCode": entry.postal_code,
+        "dematerialisation": "TRUE" if entry.dematerialised else "",
         "listeRouge": "TRUE" if entry.red_list else "",
+        "suspendue": "TRUE" if entry.suspended else "",
+        "origine": OPERATOR,
     }
     if entry.national_id:
         person = parse_person_id(entry.national_id)
@@ -107,10 +150,12 @@ def to_attributes(entry: Entry) -> Attributes:
     if entry.structure_id:
         structure = parse_structure_id(entry.structure_id)
         values |= {"IdentifiantPM": structure.number, "TypeIdentifiantPM": structure.type.name}
+        values["idNatStruct"] = entry.structure_id
     if len(entry.certificates) > MAX_CERTIFICATES:
         raise DirectoryError(f"Plus de {MAX_CERTIFICATES} certificats par BAL / too many certificates in one entry")
     attributes: Attributes = {"objectClass": [OBJECT_CLASS.encode()]}
     attributes.update((name, [value.encode()]) for name, value in values.items() if value)
+    attributes.update((name, [value.encode() for value in some]) for name, some in derived(entry.facts).items())
     if entry.certificates:
         attributes[CERTIFICATE] = [c.public_bytes(Encoding.DER) for c in dict.fromkeys(entry.certificates)]
     return attributes
@@ -119,9 +164,14 @@ def to_attributes(entry: Entry) -> Attributes:
 # The attributes `publish` owns: an update replaces exactly these, and leaves those an administrator added.
 MANAGED: Final = (
     "givenName", "sn", "profession", "savoirFaire", "o", "l", "description", "listeRouge",
-    "IdentifiantPP", "TypeIdentifiantPP", "IdentifiantPM", "TypeIdentifiantPM", CERTIFICATE,
+    "IdentifiantPP", "TypeIdentifiantPP", "IdentifiantPM", "TypeIdentifiantPM", "idNatStruct", "ou", "postalCode",
+    "dematerialisation", "suspendue", "origine", *DERIVED, CERTIFICATE, SMIME_CERTIFICATE,
 )  # fmt: skip
-READ: Final = ("objectClass", "mail", "TypeBAL", *MANAGED)
+READ: Final = (
+    "objectClass", "mail", "TypeBAL", "givenName", "sn", "profession", "savoirFaire", "o", "l", "description", "listeRouge",
+    "IdentifiantPP", "TypeIdentifiantPP", "IdentifiantPM", "TypeIdentifiantPM", "ou", "postalCode", "dematerialisation",
+    "suspendue", CERTIFICATE, SMIME_CERTIFICATE, "entryUUID",
+)  # fmt: skip
 
 
 def from_attributes(dn: str, attributes: Mapping[str, Sequence[bytes]]) -> Entry:
@@ -129,39 +179,45 @@ def from_attributes(dn: str, attributes: Mapping[str, Sequence[bytes]]) -> Entry
     by_name = {name.lower(): values for name, values in attributes.items()}
 
     def first(name: str) -> str:
-        values = by_name.get(name.lower())
+        """`name` in lower case."""
+        values = by_name.get(name)
         return values[0].decode("utf-8", "replace") if values else ""
 
-    try:
-        kind = MailboxKind(first("TypeBAL").upper())
-    except ValueError as error:
-        raise DirectoryError("Fiche d'annuaire sans TypeBAL connu / entry without a known TypeBAL") from error
+    kind = _KINDS.get(first("typebal").upper())
+    if kind is None:
+        raise DirectoryError("Fiche d'annuaire sans TypeBAL connu / entry without a known TypeBAL")
     certificates = by_name.get(CERTIFICATE.lower()) or by_name.get("usercertificate") or ()
+    bundles = by_name.get(SMIME_CERTIFICATE.lower()) or by_name.get("usersmimecertificate;binary") or ()
     return Entry(
         dn=dn,
         mail=checked_address(first("mail")),
         kind=kind,
-        given_name=first("givenName"),
+        given_name=first("givenname"),
         surname=first("sn"),
-        national_id=_person_id(first("TypeIdentifiantPP"), first("IdentifiantPP")),
+        national_id=_person_id(first("typeidentifiantpp"), first("identifiantpp")),
         profession=first("profession"),
         organisation=first("o"),
-        structure_id=_structure_id(first("TypeIdentifiantPM"), first("IdentifiantPM")),
+        structure_id=_structure_id(first("typeidentifiantpm"), first("identifiantpm")),
         city=first("l"),
-        certificates=_certificates(certificates),
-        speciality=first("savoirFaire"),
+        certificates=_certificates(certificates, bundles),
+        speciality=first("savoirfaire"),
         description=first("description"),
-        red_list=first("listeRouge").upper() == "TRUE",
+        red_list=first("listerouge").upper() == "TRUE",
+        service=first("ou"),
+        postal_code=first("postalcode"),
+        dematerialised=first("dematerialisation").upper() == "TRUE",
+        suspended=first("suspendue").upper() == "TRUE",
     )
 
 
 def _person_id(kind: str, number: str) -> str:
     try:
-        return str(parse_person_id(str(PersonId(PersonIdType(kind), number))))
+        return str(parse_person_id(kind + number)) if len(kind) == 1 else ""
     except ValueError:
         return ""  # an identifier that does not check identifies nobody
 
 
+@lru_cache(maxsize=4096)
 def _structure_id(kind: str, number: str) -> str:
     try:
         return str(parse_structure_id(str(StructureId(StructureIdType[kind.upper()], number))))
@@ -169,35 +225,36 @@ def _structure_id(kind: str, number: str) -> str:
         return ""
 
 
-def _certificates(values: Sequence[bytes]) -> tuple[x509.Certificate, ...]:
-    found: list[x509.Certificate] = []
+def _certificates(values: Sequence[bytes], bundles: Sequence[bytes]) -> tuple[x509.Certificate, ...]:
+    """Those of userCertificate, then those of userSMIMECertificate (a PKCS#7 bundle, RFC 2798 §2.8)."""
+    found: dict[x509.Certificate, None] = {}
     for value in values[:MAX_CERTIFICATES]:
-        try:
-            found.append(x509.load_der_x509_certificate(value))
-        except ValueError:
-            continue
-    return tuple(found)
+        with contextlib.suppress(ValueError):
+            found[x509.load_der_x509_certificate(value)] = None
+    for bundle in bundles[:MAX_CERTIFICATES]:
+        with contextlib.suppress(ValueError, UnsupportedAlgorithm):
+            found.update(dict.fromkeys(load_der_pkcs7_certificates(bundle)))
+    return tuple(found)[:MAX_CERTIFICATES]
 
 
-def skeleton_ldif(base: str = BASE) -> str:
-    """LDIF of the two entries above all mailboxes: the suffix and `ou=bal`. `base` must begin with a `dc`."""
+def skeleton(base: str = BASE) -> list[tuple[str, Attributes]]:
+    """(dn, attributes) of the suffix and of the branch of mailboxes. `base` must begin with a `dc`."""
     name = base.split(",", 1)[0].partition("=")
     if name[0].strip().lower() != "dc" or not name[2]:
         raise DirectoryError("Le suffixe de l'annuaire doit commencer par dc= / the suffix must begin with dc=")
-    return _ldif(
-        [
-            (base, {"objectClass": [b"dcObject", b"organization"], "dc": [name[2].encode()], "o": [b"MSSante"]}),
-            (f"ou=bal,{base}", {"objectClass": [b"organizationalUnit"], "ou": [b"bal"]}),
-        ]
-    )
+    return [
+        (base, {"objectClass": [b"dcObject", b"organization"], "dc": [name[2].encode()], "o": [b"MSSante"]}),
+        (f"ou=bal,{base}", {"objectClass": [b"organizationalUnit"], "ou": [b"bal"]}),
+    ]
 
 
 def to_ldif(entries: Iterable[Entry]) -> str:
     """LDIF text of `entries` (RFC 2849), in their order. Raises InvalidIdentifier or DirectoryError."""
-    return _ldif((entry.dn, to_attributes(entry)) for entry in entries)
+    return ldif_text((entry.dn, to_attributes(entry)) for entry in entries)
 
 
-def _ldif(records: Iterable[tuple[str, Attributes]]) -> str:
+def ldif_text(records: Iterable[tuple[str, Attributes]]) -> str:
+    """LDIF text of (dn, attributes) records, in their order (RFC 2849)."""
     output = io.StringIO()
     writer = ldif.LDIFWriter(output)
     for dn, attributes in records:

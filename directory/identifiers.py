@@ -32,6 +32,12 @@ STRUCTURE_OID: Final = "1.2.250.1.71.4.2.2"  # idNat_Struct (TRE_G07)
 _FINESS = re.compile(r"(?:[0-9]{2}|2[AB])[0-9]{7}")
 _NIR = re.compile(r"[1-478][0-9]{2}(?:[0-9]{2})(?:[0-9]{2}|2[AB])[0-9]{6}")
 _CORSICA: Final = str.maketrans("AB", "12")
+_DOUBLED: Final = str.maketrans("0123456789", "0246813579")
+
+
+def luhn_holds(digits: str) -> bool:
+    """Luhn's rule on decimal digits. python-stdnum has it too (the tests compare): this one costs a look-up less."""
+    return (sum(map(int, digits[-1::-2])) + sum(map(int, digits[-2::-2].translate(_DOUBLED)))) % 10 == 0
 
 
 def _digits(value: str, length: int) -> bool:
@@ -46,7 +52,7 @@ def parse_rpps(value: str) -> Rpps:
     """An RPPS number: 11 digits, the last one Luhn's over the first ten. Raises InvalidIdentifier."""
     if not _digits(value, 11):
         raise _refuse("Numéro RPPS : 11 chiffres attendus", "RPPS number: 11 digits expected")
-    if not luhn.is_valid(value):
+    if not luhn_holds(value):
         raise _refuse("Numéro RPPS : clé de contrôle fausse", "RPPS number: wrong check digit")
     return Rpps(value)
 
@@ -55,7 +61,7 @@ def parse_adeli(value: str) -> Adeli:
     """An ADELI number: 9 characters as FINESS (the first two are a department), Luhn. Raises InvalidIdentifier."""
     if not _FINESS.fullmatch(value):
         raise _refuse("Numéro ADELI : 9 chiffres attendus", "ADELI number: 9 digits expected")
-    if not luhn.is_valid(value.translate(_CORSICA)):
+    if not luhn_holds(value.translate(_CORSICA)):
         raise _refuse("Numéro ADELI : clé de contrôle fausse", "ADELI number: wrong check digit")
     return Adeli(value)
 
@@ -68,7 +74,7 @@ def parse_finess(value: str) -> Finess:
     """
     if not _FINESS.fullmatch(value):
         raise _refuse("Numéro FINESS : 9 chiffres attendus", "FINESS number: 9 digits expected")
-    if not luhn.is_valid(value.translate(_CORSICA)):
+    if not luhn_holds(value.translate(_CORSICA)):
         raise _refuse("Numéro FINESS : clé de contrôle fausse", "FINESS number: wrong check digit")
     return Finess(value)
 
@@ -196,6 +202,56 @@ def parse_structure_id(value: str) -> StructureId:
             "national structure id: 1 + FINESS, 2 + SIREN or 3 + SIRET expected",
         )
     return StructureId(StructureIdType(value[0]), parse(value[1:]))
+
+
+@dataclass(frozen=True, slots=True)
+class NationalForm:
+    """Any national id of the two nomenclatures, read into its parts: type digit, register's number, local part."""
+
+    type: str
+    number: str
+    local: str = ""
+
+
+def read_person_form(value: str) -> NationalForm:
+    """Any idNat_PS (TRE_G08; mssante.md §5.3): also the local ids that a structure or practice gives, `3`+FINESS+`/`+id.
+
+    The register's number is checked, the local part is any 1 to 32 printable characters without `/`. A local id is
+    unique in its structure only: it never opens a mailbox (see `parse_person_id`). Raises InvalidIdentifier.
+    """
+    if value[:1] in _PERSON:
+        found = parse_person_id(value)
+        return NationalForm(found.type.value, found.number)
+    parse = _PERSON_LOCAL.get(value[:1])
+    number, slash, local = value[1:].partition("/")
+    if parse is None or not slash or not _LOCAL.fullmatch(local):
+        raise _refuse("Identifiant national de personne : forme inconnue", "national person id: unknown form")
+    return NationalForm(value[0], parse(number), local)
+
+
+def read_structure_form(value: str) -> NationalForm:
+    """Any idNat_Struct (TRE_G07): also `0`+ADELI and `4`+RPPS with the practice's rank (`4` + 11 digits + 2 to 4 digits).
+
+    Raises InvalidIdentifier.
+    """
+    if value[:1] in _STRUCTURE:
+        found = parse_structure_id(value)
+        return NationalForm(found.type.value, found.number)
+    if value[:1] == "0":
+        return NationalForm("0", parse_adeli(value[1:]))
+    if value[:1] == "4" and 14 <= len(value) <= 16 and value.isascii() and value.isdigit():
+        return NationalForm("4", parse_rpps(value[1:12]), value[12:])
+    raise _refuse("Identifiant national de structure : forme inconnue", "national structure id: unknown form")
+
+
+_LOCAL: Final = re.compile(r"[!-.0-~]{1,32}")
+_PERSON_LOCAL: Final[dict[str, Callable[[str], str]]] = {
+    "1": parse_adeli,
+    "3": parse_finess,
+    "4": parse_siren,
+    "5": parse_siret,
+    "6": parse_rpps,
+}
 
 
 def _holds(parse: Callable[[str], object], value: str) -> bool:

@@ -1,56 +1,62 @@
 """slapd as a private child process: its folder, its start, its end.
 
 Invariants
-* The data (`data/`) is the truth; cn=config (`slapd.d/`) is derived from the code and rebuilt at each start, so an
-  upgrade or a new certificate needs no migration of it.
-* slapd never runs as root: started by root it becomes `openldap` (or `nobody`); it cannot gain privileges back.
-* slapd dies with the process that started it (PR_SET_PDEATHSIG), and leaves its data whole when killed (LMDB).
-* Clear-text LDAP is offered on the loopback interface only.
-* slapd is started *inside* its folder with relative paths only. Folder names may hold spaces, and parent folders
-  that the unprivileged user may not cross (a home folder, a 0700 temporary folder) do not matter: root enters, then
-  steps down.
+* The data (`data-N/`) is the truth; cn=config (`slapd.d/`) is derived from the code and rebuilt at each start, so an
+  upgrade or a new certificate needs no migration of it; data made by an older version is upgraded before it is served.
+* slapd never runs as root, and dies with the process that started it (see `tools`); killed, it leaves its data whole
+  (LMDB).
+* Clear-text LDAP is offered on the loopback interface and on a Unix socket of slapd's user only.
+* Which `data-N` is served is one line of cn=config, changed by slapd itself: a load is never half visible (`loading`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import ipaddress
 import os
-import pwd
-import resource
 import shutil
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+from urllib.parse import quote
+
+import ldap
 
 from directory.client import Directory
 from directory.configuration import (
+    AUTHORITIES_FILE,
     CERTIFICATE_FILE,
+    CRL_FILE,
     KEY_FILE,
+    Configuration,
     Limits,
-    admin_dn,
     configuration_ldif,
-    find_program,
     hash_password,
 )
-from directory.entry import BASE, Entry, skeleton_ldif, to_ldif
+from directory.entry import BASE, Entry, ldif_text, skeleton, to_attributes
 from directory.errors import DirectoryError, DirectoryUnavailable
+from directory.generations import FORMAT, FORMAT_FILE, Generations
+from directory.rights import admin_dn, service_entries
+from directory.tools import TOOL_SECONDS, account, find_program, first_lines, own, prefix, run_tool, write_private
 
-_USERS: Final = ("openldap", "nobody")
-_TOOL_SECONDS: Final = 600
-_OPEN_FILES: Final = 4096  # slapd allocates a table of that many connections: an "unlimited" limit costs it gigabytes
+SOCKET: Final = "run/ldapi"
+_OWNED: Final = ("run", "journal", "slapd.d", "slapd.d.new", "tls")
+_LONGEST_SOCKET: Final = 100  # sun_path holds 108 bytes
 
 
 class Slapd:
-    """A private slapd in `folder`, listening on `ldap://127.0.0.1:ldap_port` and, with a certificate,
-    `ldaps://host:ldaps_port`.
+    """A private slapd in `folder`, listening on `ldap://127.0.0.1:ldap_port`, on a Unix socket of its folder and, with a
+    certificate, on `ldaps://host:ldaps_port`.
 
     `certificate` is a PEM chain, leaf first; `key` its PEM private key, without a passphrase. Clients should connect
     to an IP address that the certificate names (libldap replaces `localhost` by the machine's name before it compares).
+    `domains` are the mail domains whose entries the writer's account may change. `client_trust` gives, as PEM, the
+    authorities whose client certificates are accepted and their lists of revocations; it is called at each start.
     Raises DirectoryError on impossible settings.
     """
 
@@ -65,10 +71,15 @@ class Slapd:
         key: Path | None = None,
         base: str = BASE,
         limits: Limits | None = None,
+        domains: Sequence[str] = (),
+        client_trust: Callable[[], tuple[bytes, bytes]] | None = None,
     ) -> None:
         self.folder = folder.resolve()
         self.base = base
+        self.domains = tuple(domains)
+        self.generations = Generations(self.folder)
         self._limits = limits or Limits()
+        self._client_trust = client_trust
         self._tls = _tls_files(ldaps_port, certificate, key)
         self._listeners = [(loopback_address(host), ldap_port, "ldap")]
         if ldaps_port is not None:
@@ -93,7 +104,7 @@ class Slapd:
 
     @property
     def admin_dn(self) -> str:
-        """The DN that may write; its password is the one given to `initialise`."""
+        """The rootdn; its password is the one given to `initialise`."""
         return admin_dn(self.base)
 
     @property
@@ -112,10 +123,13 @@ class Slapd:
 
     # -- making ------------------------------------------------------------------------------------------------------
 
-    def initialise(self, entries: Iterable[Entry], admin_password: str) -> None:
+    def initialise(
+        self, entries: Iterable[Entry], admin_password: str, accounts: Mapping[str, str] | None = None
+    ) -> None:
         """Build configuration and data in the folder; what an interrupted attempt left is made anew.
 
-        Raises DirectoryError when the folder is already initialised, an entry is refused (two entries with one address
+        `accounts` gives the passwords of the reader's and writer's accounts; one without a password cannot bind. Raises
+        DirectoryError when the folder is already initialised, an entry is refused (two entries with one address
         included), or slapd's tools are missing or fail.
         """
         if self.initialised:
@@ -124,49 +138,88 @@ class Slapd:
                 "/ directory already initialised: delete this folder to begin again"
             )
         password_hash = hash_password(admin_password)
-        text = skeleton_ldif(self.base) + to_ldif(entries)
+        hashes = {name: hash_password(password) for name, password in (accounts or {}).items()}
+        records = [*skeleton(self.base), *service_entries(hashes, self.base)]
+        records += [(entry.dn, to_attributes(entry)) for entry in entries]
         self._make_folder()
-        data = self.folder / "data"
-        shutil.rmtree(data, ignore_errors=True)
-        data.mkdir(mode=0o700)
-        self._build_configuration(password_hash)
-        self._own()
-        self._tool(["slapadd", "-q", "-F", "slapd.d", "-n", "1"], text, "les données / the data")
-        _write_private(self._hash_file, password_hash)  # last: its presence is what says "initialised"
+        shutil.rmtree(self.folder / "journal", ignore_errors=True)
+        self.generations.clear()
+        name = self.generations.fresh()
+        self.build(name, [ldif_text(records).encode()], password_hash=password_hash)
+        self.generations.adopt(name)
+        self.build_configuration(name, password_hash)
+        write_private(self._hash_file, password_hash.encode())  # last: its presence is what says "initialised"
+
+    def build(self, name: str, chunks: Iterable[bytes], *, password_hash: str = "") -> None:
+        """Fill the new data folder `name` with LDIF `chunks` (slapadd). Raises DirectoryError; nothing is served yet."""
+        configuration = f"slapd.{name}"
+        try:
+            self.configure(configuration, name, password_hash or self._password_hash())
+            own(self.folder, [name, configuration, "journal"])
+            # -w: the last change number is written, so that consumers need not look for it in every entry.
+            command = ["slapadd", "-q", "-w", "-F", configuration, "-b", self.base]
+            run_tool(self.folder, command, chunks, "les données / the data")
+            write_private(self.folder / name / FORMAT_FILE, str(FORMAT).encode())
+        finally:
+            shutil.rmtree(self.folder / configuration, ignore_errors=True)
 
     def prepare(self) -> None:
-        """Rebuild cn=config from the stored password hash and put the TLS files in place. Needs an initialised
-        folder.
+        """Rebuild cn=config, put the TLS files in place, upgrade the data when an older version made it. Needs an
+        initialised folder, and slapd stopped.
         """
         if not self.initialised:
             raise DirectoryError(
                 f"L'annuaire n'est pas initialisé : {self.folder} / the directory is not initialised (call initialise)"
             )
+        from directory.upgrading import upgrade  # the upgrade reads and loads through this class
+
         self._make_folder()
-        self._build_configuration(self._hash_file.read_text("ascii").strip())
-        self._own()
+        name = upgrade(self, self.generations.current())
+        self.build_configuration(name, self._password_hash())
+        self.generations.prune(name)
+
+    def _password_hash(self) -> str:
+        return self._hash_file.read_text("ascii").strip()
 
     def _make_folder(self) -> None:
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             # The folder stays root's: slapd may enter it, but neither rename its parts nor read the password hash's
             # file.
-            self.folder.chmod(0o700 if _account() is None else 0o711)
+            self.folder.chmod(0o700 if account() is None else 0o711)
+            for part in ("run", "journal"):
+                (self.folder / part).mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise DirectoryError(f"Dossier de l'annuaire inutilisable : {self.folder} ({error.strerror})") from error
 
-    def _build_configuration(self, password_hash: str) -> None:
+    def configure(self, target: str, data: str, password_hash: str = "") -> None:
+        """Make a cn=config folder `target` for the data folder `data`."""
         self._install_tls()
-        text = configuration_ldif(
-            password_hash=password_hash, base=self.base, tls=self._tls is not None, limits=self._limits
+        trust = [(self.folder / name).exists() for name in (AUTHORITIES_FILE, CRL_FILE)]
+        (self.folder / "journal").mkdir(mode=0o700, exist_ok=True)
+        configuration = Configuration(
+            password_hash=password_hash or self._password_hash(),
+            data=data,
+            base=self.base,
+            tls=self._tls is not None,
+            client_certificates=trust[0],
+            revocations=trust[1],
+            limits=self._limits,
+            domains=self.domains,
         )
-        fresh = self.folder / "slapd.d.new"
+        fresh = self.folder / target
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
-        self._own()
-        self._tool(["slapadd", "-F", "slapd.d.new", "-n", "0"], text, "la configuration / the configuration")
+        own(self.folder, [*_OWNED, target, data])
+        text = configuration_ldif(configuration)
+        command = ["slapadd", "-F", target, "-n", "0"]
+        run_tool(self.folder, command, [text.encode()], "la configuration / the configuration")
+
+    def build_configuration(self, data: str, password_hash: str = "") -> None:
+        """Make `slapd.d` anew, serving `data`. slapd must be stopped."""
+        self.configure("slapd.d.new", data, password_hash)
         shutil.rmtree(self.folder / "slapd.d", ignore_errors=True)
-        fresh.rename(self.folder / "slapd.d")
+        (self.folder / "slapd.d.new").rename(self.folder / "slapd.d")
 
     def _install_tls(self) -> None:
         if self._tls is None:
@@ -179,49 +232,15 @@ class Slapd:
                 raise DirectoryError(
                     f"Certificat ou clé TLS de l'annuaire illisible : {source} / unreadable TLS certificate or key"
                 ) from error
-            _write_private(self.folder / target, content)
-
-    def _own(self) -> None:
-        """Give slapd's user the parts it reads and writes (only root needs to, only root can)."""
-        account = _account()
-        if account is None:
-            return
-        for part in ("data", "slapd.d", "slapd.d.new", "tls"):
-            for root, folders, files in os.walk(self.folder / part):
-                for name in (".", *folders, *files):
-                    os.chown(Path(root) / name, account.pw_uid, account.pw_gid, follow_symlinks=False)
-
-    def _tool(self, command: Sequence[str], stdin: str, what: str) -> None:
-        done = subprocess.run(
-            [*self._prefix(), find_program(command[0]), *command[1:]],
-            input=stdin.encode(),
-            capture_output=True,
-            timeout=_TOOL_SECONDS,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise DirectoryError(f"{command[0]} refuse {what} : {_first_lines(done.stderr)}")
+            write_private(self.folder / target, content.encode())
+        trust = self._client_trust() if self._client_trust else (b"", b"")
+        for target, pem in zip((AUTHORITIES_FILE, CRL_FILE), trust, strict=True):
+            if pem:
+                write_private(self.folder / target, pem)
+            else:
+                (self.folder / target).unlink(missing_ok=True)
 
     # -- running -----------------------------------------------------------------------------------------------------
-
-    def _prefix(self) -> list[str]:
-        """Enter the folder, then drop every privilege, then exec: one process id from beginning to end."""
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        files = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
-        drop: list[str] = []
-        account = _account()
-        if account is not None:
-            drop = [f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
-        return [
-            find_program("env"),
-            f"--chdir={self.folder}",
-            find_program("prlimit"),
-            f"--nofile={files}:{files}",
-            find_program("setpriv"),
-            *drop,
-            "--no-new-privs",
-            "--pdeathsig=TERM",
-        ]
 
     def command(self) -> list[str]:
         """Argument list of the foreground slapd, for a supervisor; calls `prepare` first.
@@ -231,8 +250,12 @@ class Slapd:
         after `check_ports` (a slapd that finds its port taken ends at once, silently). Raises DirectoryError.
         """
         self.prepare()
-        listeners = " ".join(_url(*listener) for listener in self._listeners)
-        return [*self._prefix(), find_program("slapd"), "-d", "0", "-F", "slapd.d", "-h", listeners]
+        listeners = [_url(*listener) for listener in self._listeners]
+        return self.slapd_command("slapd.d", [*listeners, socket_url(SOCKET)])
+
+    def slapd_command(self, configuration: str, urls: Sequence[str]) -> list[str]:
+        """Argument list of a slapd in this folder, on the cn=config folder `configuration`."""
+        return [*prefix(self.folder), find_program("slapd"), "-d", "0", "-F", configuration, "-h", " ".join(urls)]
 
     def check_ports(self) -> None:
         """Raise DirectoryError when another program holds one of our ports."""
@@ -287,44 +310,95 @@ class Slapd:
 
     def _diagnosis(self, code: int) -> str:
         """Why slapd ended at once: slapd says nothing with `-d 0`, its own test mode does."""
-        test = [*self._prefix(), find_program("slapd"), "-T", "test", "-F", "slapd.d"]
-        done = subprocess.run(test, capture_output=True, timeout=_TOOL_SECONDS, check=False)
-        said = _first_lines(done.stderr)
+        test = [*prefix(self.folder), find_program("slapd"), "-T", "test", "-F", "slapd.d"]
+        done = subprocess.run(test, capture_output=True, timeout=TOOL_SECONDS, check=False)
+        said = first_lines(done.stderr)
         if done.returncode == 0:
             return (
                 f"slapd s'est arrêté aussitôt (code {code}) ; sa configuration est pourtant bonne / slapd ended at once"
             )
         return (
-            f"slapd ne démarre pas : configuration ou base de données endommagée dans {self.folder}. Restaurer la "
-            f"sauvegarde de ce dossier, ou l'effacer et réinitialiser l'annuaire / slapd does not start, its data is "
-            f"damaged: restore this folder from backup, or delete it and initialise again. slapd : {said}"
+            f"slapd ne démarre pas : configuration ou base de données endommagée dans {self.folder}. Restaurer une "
+            f"sauvegarde (caducee directory restore) / slapd does not start, its data is damaged: restore a backup. "
+            f"slapd : {said}"
         )
 
     def stop(self, timeout: float = 10.0) -> None:
         """Stop the slapd we started (SIGTERM, then SIGKILL after `timeout` seconds); nothing when there is none."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
+        if process is not None:
+            end(process, timeout)
+
+    # -- this machine's operator ---------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def manager(self, path: str = SOCKET, timeout: float = 30.0) -> Iterator[Any]:
+        """A raw connection over the Unix socket, as the local user that runs the operator: every right, no limit.
+
+        Raises DirectoryUnavailable when no slapd listens there.
+        """
+        with contextlib.ExitStack() as stack:
+            target = str(self.folder / path)
+            if len(os.fsencode(target)) > _LONGEST_SOCKET:
+                descriptor = os.open(self.folder, os.O_PATH | os.O_DIRECTORY)
+                stack.callback(os.close, descriptor)
+                target = f"/proc/self/fd/{descriptor}/{path}"
+            connection = ldap.initialize(f"ldapi://{quote(target, safe='')}")
             try:
-                process.wait(timeout)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        process.wait()
+                connection.set_option(ldap.OPT_NETWORK_TIMEOUT, timeout)
+                connection.set_option(ldap.OPT_TIMEOUT, timeout)
+                connection.sasl_external_bind_s()
+            except (ldap.SERVER_DOWN, ldap.TIMEOUT, ldap.CONNECT_ERROR) as error:
+                raise DirectoryUnavailable(
+                    "slapd ne tourne pas dans ce dossier / no slapd runs in this folder"
+                ) from error
+            stack.callback(_unbind, connection)
+            yield connection
+
+    def running(self) -> bool:
+        """Whether a slapd (whoever started it) answers in this folder."""
+        try:
+            with self.manager(timeout=5.0):
+                return True
+        except DirectoryUnavailable:
+            return False
+
+    @contextlib.contextmanager
+    def maintenance(self) -> Iterator[None]:
+        """Hold the folder's lock: one load, restoration or import at a time. Raises DirectoryError when it is held."""
+        descriptor = os.open(self.folder / "verrou", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DirectoryError(
+                    "Un import ou une restauration est déjà en cours dans cet annuaire : attendre sa fin "
+                    "/ an import or a restoration is already running here: wait for its end"
+                ) from None
+            yield
+        finally:
+            os.close(descriptor)
 
 
-def _account() -> pwd.struct_passwd | None:
-    """The unprivileged account to become; None when we are not root and stay who we are."""
-    if os.geteuid() != 0:
-        return None
-    for name in _USERS:
-        with contextlib.suppress(KeyError):
-            return pwd.getpwnam(name)
-    raise DirectoryError(
-        "Lancé par root sans compte « openldap » ni « nobody » : créer l'un des deux "
-        "/ run as root without an openldap or nobody account: create one of them"
-    )
+def end(process: subprocess.Popen[bytes], timeout: float = 10.0) -> None:
+    """End a child: SIGTERM, then SIGKILL after `timeout` seconds."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    process.wait()
+
+
+def socket_url(path: str) -> str:
+    """The ldapi:// URL of a socket in slapd's folder; its own folder, `run`, is closed to other users."""
+    return f"ldapi://{quote(path, safe='')}"
+
+
+def _unbind(connection: Any) -> None:
+    with contextlib.suppress(ldap.LDAPError):
+        connection.unbind_ext_s()
 
 
 def _tls_files(ldaps_port: int | None, certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:
@@ -347,20 +421,3 @@ def loopback_address(host: str) -> str:
 
 def _url(host: str, port: int, scheme: str) -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-
-def _first_lines(stderr: bytes) -> str:
-    lines = [line.strip() for line in stderr.decode("utf-8", "replace").splitlines() if line.strip()]
-    return " | ".join(lines[:4])[:600] or "(rien / nothing)"
-
-
-def _write_private(path: Path, content: str) -> None:
-    """Write a 0600 file atomically and durably: readers see the old content or the whole new one."""
-    fresh = path.with_name(path.name + ".new")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "w", encoding="ascii") as file:  # noqa: PTH123  (a descriptor, not a path)
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)

@@ -1,19 +1,24 @@
 """Deciding whether a found document may be deposited by the machine (dmp.md §3.1, §6.4).
 
-Invariant: fail closed. A rule that cannot be evaluated is a refusal; a refusal is a NEEDS_ATTENTION deposit with its code
-and reason, so that a person sees it. Reasons hold rule names, never a value of the patient.
+Invariant: fail closed. A rule that cannot be evaluated is a refusal; a refusal is a NEEDS_ATTENTION deposit with every rule that
+holds it back, so that a person sees them all. Reasons hold rule names, never a value of the patient.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 import mime
-from dmp_bridge.context import DepositContext
-from dmp_bridge.find import FoundDocument, Problem, find_documents
+from dmp_bridge.context import DELETE, DepositContext
+from dmp_bridge.find import NOT_QUALIFIED, FoundDocument, Problem, documents_of, find_documents
+from dmp_bridge.understand import Check
 from ihe.cda import CdaHeader, CdaLevel
+from ihe.cda_rules import Finding, Severity
 from ihe.codes import class_of, format_of, is_dmp_type
 from ihe.datatypes import STRUCTURE_ROOT
+from ihe.hand_over import HandOver
 from ihe.ins import INS_DEMO, INS_TEST
 from mailstore.model import DepositState, NewDeposit
 
@@ -117,14 +122,13 @@ def _required(header: CdaHeader, _: DepositContext) -> Problem | None:
     return None
 
 
-def _replacement(header: CdaHeader, _: DepositContext) -> Problem | None:
-    """A new version needs the entryUUID of the old one (TD3.1b, dmp.md §3.9), which the bridge does not look up yet: depositing it
-    as new would leave two versions current in the record."""
-    if header.replaces is not None:
+def _relation(header: CdaHeader, _: DepositContext) -> Problem | None:
+    """RPLC and XFRM are the profile's only relations (dmp.md §3.9); a transformation has no transaction of its own here."""
+    if any(relation.relation == "XFRM" for relation in header.related):
         return Problem(
-            "replacement",
-            "le document en remplace un autre : à déposer par une personne",
-            "the document replaces another one: a person has to deposit it",
+            "transformation",
+            "le document en transforme un autre : à déposer par une personne",
+            "the document transforms another one: a person has to deposit it",
         )
     return None
 
@@ -159,85 +163,197 @@ RULES: tuple[Rule, ...] = (
     _type,
     _confidentiality,
     _required,
-    _replacement,
+    _relation,
     _sender,
 )
 
 
-def decide(found: FoundDocument, context: DepositContext) -> NewDeposit:
-    """One found document as a deposit row: READY, or NEEDS_ATTENTION with the first rule that refuses it."""
-    return _deposit(found, context, _judge(found, context))
+# Findings about the header that hold a deposit back; the others are only shown: real documents lack a setId or a
+# version (dmp.md §4.7).
+_HOLDING = frozenset(
+    {
+        "future-date",
+        "birth-date",
+        "facility-unknown",
+        "practice-unknown",
+        "type-system",
+        "null-flavor",
+        "forbidden",
+        "relation",
+        "relations",
+        "check-failed",
+    }
+)
 
 
-def _judge(found: FoundDocument, context: DepositContext) -> Problem | None:
-    if found.problem is not None or found.header is None:
-        return found.problem or Problem("cda-unreadable", "document CDA illisible", "unreadable CDA")
-    if found.action == "D":
-        return Problem(
-            "deletion-asked",
-            "l'expéditeur demande une suppression, qui n'est pas automatique",
-            "the sender asks for a deletion, which is not automatic",
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """How this operator decides. `checks` are its schema and schematrons; `opposed` asks its register whether a
+    patient (INS, OID)
+    opposes deposits; `schematron_holds`: an error of a schematron holds the document back, instead of being shown only."""
+
+    checks: Sequence[Check] = ()
+    opposed: Callable[[str, str], bool] | None = None
+    schematron_holds: bool = True
+
+
+def decide(found: FoundDocument, context: DepositContext, desk: Desk | None = None) -> NewDeposit:
+    """One found document as a deposit row: READY, or NEEDS_ATTENTION with every rule that holds it back."""
+    return _deposit(found, context, judge(found, context, desk))
+
+
+def judge(found: FoundDocument, context: DepositContext, desk: Desk | None = None) -> list[Problem]:
+    """Everything that holds a document back, the gravest first."""
+    if found.header is None:
+        return [found.problem or Problem("cda-unreadable", "document CDA illisible", "unreadable CDA")]
+    desk = desk or Desk()
+    problems = [found.problem] if found.problem is not None else []
+    problems += [problem for rule in RULES if (problem := rule(found.header, context)) is not None]
+    problems += _will(found.header, desk)
+    if found.action == "D" and found.header.replaces is not None:
+        problems.append(Problem("deletion", "une suppression ne remplace rien", "a deletion does not replace anything"))
+    if found.action == "C" and found.header.replaces is None:
+        problems.append(
+            Problem(
+                "replacement",
+                "remplacement annoncé, mais le document n'en nomme aucun autre",
+                "a replacement is announced, but the document names no other",
+            )
         )
-    for rule in RULES:
-        problem = rule(found.header, context)
-        if problem is not None:
-            return problem
-    return None
+    problems += _found(found.findings, desk)
+    return problems
 
 
-def _deposit(found: FoundDocument, context: DepositContext, problem: Problem | None) -> NewDeposit:
+def _will(header: CdaHeader, desk: Desk) -> list[Problem]:
+    """The patient's opposition (dmp.md §3.1, rule 3); a register that does not answer holds everything back."""
+    if desk.opposed is None or not header.patient.ins:
+        return []
+    try:
+        opposed = desk.opposed(header.patient.ins, header.patient.ins_oid)
+    except Exception:
+        return [
+            Problem("register", "registre des oppositions indisponible", "the register of oppositions does not answer")
+        ]
+    if not opposed:
+        return []
+    return [Problem("opposed", "le patient s'oppose au dépôt", "the patient opposes the deposit")]
+
+
+def _found(findings: Sequence[Finding], desk: Desk) -> list[Problem]:
+    """Findings that hold back, each code once with its places."""
+    places: dict[str, list[str]] = {}
+    firsts: dict[str, Finding] = {}
+    for one in findings:
+        outside = one.source != "CI-SIS"
+        holds = one.code in _HOLDING or (outside and (one.source == "XSD" or desk.schematron_holds))
+        if one.severity is Severity.ERROR and holds:
+            firsts.setdefault(one.code, one)
+            places.setdefault(one.code, []).append(one.place)
+    problems = []
+    for code, one in firsts.items():
+        where = ", ".join(dict.fromkeys(place for place in places[code][:5] if place))
+        suffix = f" [{where}]" if where else ""
+        problems.append(Problem(code, one.french + suffix, one.english))
+    return problems
+
+
+def _deposit(found: FoundDocument, context: DepositContext, problems: Sequence[Problem]) -> NewDeposit:
+    delete = found.action == "D"
+    name = found.header.unique_id if found.header is not None else f"sha1:{found.sha1}"
+    asked = replace(
+        context,
+        action=DELETE if delete else "",
+        visibility=tuple(dict.fromkeys((*context.visibility, *found.visibility))),
+        secret_connection=context.secret_connection or found.secret_connection,
+    )
     return NewDeposit(
-        unique_id=found.header.unique_id if found.header is not None else f"sha1:{found.sha1}",
+        # A deletion is a row of its own beside the document's deposit, which has the same identifier and bytes.
+        unique_id=f"{DELETE}:{name}" if delete else name,
         sha1=found.sha1,
         content=found.content,
-        context=context.to_json(),
-        state=DepositState.READY if problem is None else DepositState.NEEDS_ATTENTION,
-        reason="" if problem is None else problem.text(),
+        context=asked.to_json(),
+        state=DepositState.NEEDS_ATTENTION if problems else DepositState.READY,
+        reason=" ; ".join(problem.text() for problem in problems)[:_MAX_REASON],
     )
 
 
-def plan_deposits(message: bytes, context: DepositContext) -> tuple[NewDeposit, ...]:
+_MAX_REASON = 1900
+
+
+def plan_deposits(
+    message: bytes, context: DepositContext, *, at: datetime | None = None, desk: Desk | None = None
+) -> tuple[NewDeposit, ...]:
     """Every deposit a clear message asks for, in message order; the same bytes attached twice are one deposit. Never raises.
 
     Rules over the whole message: documents of two patients, one uniqueId for two contents, a patient's address among the
-    recipients that is not the documents' patient → nothing is deposited by the machine.
+    recipients that is not the documents' patient, an identity that the message itself calls unqualified → nothing is deposited by
+    the machine. `at` is the present (None: dates are not held against it).
     """
+    desk = desk or Desk()
     documents: list[FoundDocument] = []
     seen: set[str] = set()
-    for found in find_documents(message).documents:
+    for found in find_documents(message, at=at, checks=desk.checks).documents:
         if found.sha1 not in seen:
             seen.add(found.sha1)
             documents.append(found)
+    if not documents:
+        return ()
     overall = _judge_together(documents, message)
-    return tuple(_deposit(found, context, _judge(found, context) or overall) for found in documents)
+    return tuple(_deposit(found, context, [*judge(found, context, desk), *overall]) for found in documents)
 
 
-def _judge_together(documents: Sequence[FoundDocument], message: bytes) -> Problem | None:
+def plan_handed_over(given: HandOver, context: DepositContext, *, at: datetime, desk: Desk) -> tuple[NewDeposit, ...]:
+    """The deposits of an HL7 v2 hand-over. Never raises."""
+    documents = documents_of(given, at=at, checks=desk.checks)
+    return tuple(_deposit(found, context, judge(found, context, desk)) for found in documents)
+
+
+def _judge_together(documents: Sequence[FoundDocument], message: bytes) -> list[Problem]:
     headers = [found.header for found in documents if found.header is not None]
     patients = {(header.patient.ins_oid, header.patient.ins) for header in headers}
+    problems = []
     if len(patients) > 1:
-        return Problem(
-            "two-patients",
-            "le message contient des documents de plusieurs patients",
-            "the message mixes several patients",
+        problems.append(
+            Problem(
+                "two-patients",
+                "le message contient des documents de plusieurs patients",
+                "the message mixes several patients",
+            )
         )
     if len({header.unique_id for header in headers}) < len(headers):
-        return Problem(
-            "id-reused", "deux documents différents portent le même identifiant", "two documents share one identifier"
+        problems.append(
+            Problem(
+                "id-reused",
+                "deux documents différents portent le même identifiant",
+                "two documents share one identifier",
+            )
         )
-    addressed = _addressed_patients(message)
-    if headers and addressed and addressed != {header.patient.ins for header in headers}:
-        return Problem(
-            "recipient-mismatch",
-            "le message est adressé à un autre patient que celui du document",
-            "the message is addressed to another patient than the document's",
-        )
-    return None
-
-
-def _addressed_patients(message: bytes) -> set[str]:
-    """The matricules of `<INS>@patient.mssante.fr` recipients (dmp.md §4.3), as written in To and Cc."""
     root = mime.parse(message, max_depth=1)
+    addressed = _addressed_patients(root)
+    if headers and addressed and addressed != {header.patient.ins for header in headers}:
+        problems.append(
+            Problem(
+                "recipient-mismatch",
+                "le message est adressé à un autre patient que celui du document",
+                "the message is addressed to another patient than the document's",
+            )
+        )
+    if addressed and any("INVISIBLE_PATIENT" in found.visibility for found in documents):
+        problems.append(
+            Problem(
+                "invisible-sent",
+                "un document non visible par le patient lui est adressé",
+                "a document the patient must not see is addressed to the patient",
+            )
+        )
+    said = [value.strip().upper() for value in root.get_all("X-MSS-INS")]
+    if "N" in said:
+        problems.append(NOT_QUALIFIED)
+    return problems
+
+
+def _addressed_patients(root: mime.Part) -> set[str]:
+    """The matricules of `<INS>@patient.mssante.fr` recipients (dmp.md §4.3), as written in To and Cc."""
     pairs = [*root.addresses("To"), *root.addresses("Cc")]
     split = (address.rpartition("@") for _, address in pairs)
     return {local.upper() for local, _, domain in split if domain == _PATIENT_DOMAIN}

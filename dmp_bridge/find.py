@@ -1,4 +1,5 @@
-"""Finding clinical documents in a clear message: IHE_XDM.zip packages and loose CDA documents (dmp.md §5).
+"""Finding clinical documents in a clear message: IHE_XDM.zip packages, loose CDA documents, HL7 v2 hand-overs, in the
+message itself and in those it forwards (dmp.md §5, §8); and recognising the PDF copies that go with them (ECO.2.1.5).
 
 Invariants
 * `find_documents` never raises and never renders: whatever cannot be read becomes a FoundDocument with a problem, holding the raw
@@ -12,13 +13,20 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 import mime
-from ihe.cda import CdaError, CdaHeader, read_cda
+from dmp_bridge.copies import Pdf, match_copies
+from dmp_bridge.understand import Check, understand
+from ihe.cda import CdaHeader
+from ihe.cda_rules import Finding
+from ihe.codes import VISIBILITY_SCHEME
 from ihe.datatypes import parse_cx
 from ihe.ebrim import EXTRA_METADATA, DocumentEntry
+from ihe.hand_over import HandOver, Order, read_hand_over
+from ihe.hl7v2 import Hl7Error, is_hl7
 from ihe.xdm import XdmError, XdmLimits, XdmPackage, read_xdm
 
 MAX_DOCUMENTS = 100
@@ -28,7 +36,11 @@ _XDM_NAME = re.compile(r"ihe_xdm[^/\\]*\.zip", re.IGNORECASE)
 _XML_TYPES = frozenset(
     {"text/xml", "application/xml", "application/xslt+xml", "application/hl7-v3+xml", "application/cda+xml"}
 )
+_HL7_TYPES = frozenset(
+    {"application/hl7-v2", "x-application/hl7-v2+er7", "application/edi-hl7v2", "application/edi-hl7", "text/hl7"}
+)
 _LOOK = 64 * 1024
+_MAX_PDFS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +61,10 @@ class FoundDocument:
     """One clinical document, or what should have been one. `header` is None exactly when the CDA could not be read.
 
     `origin` is the place in the message (attachment number and name pattern, path in the package), never patient data.
-    `action` is the XDM announcement `C` (replace) or `D` (delete), or empty (dmp.md §5.2).
+    `action` is the announcement `C` (replace) or `D` (delete) of a package or hand-over, or empty (dmp.md §5.2, §8.1).
+    `visibility` are the masking codes that its metadata ask for (§3.8), `secret_connection` the hand-over's flag; `findings` all
+    that was found about the document; `copies` the places of its PDF copies, `file` its path in the
+    package it came in.
     """
 
     content: bytes = field(repr=False)
@@ -57,6 +72,11 @@ class FoundDocument:
     origin: str
     problem: Problem | None = None
     action: str = ""
+    visibility: tuple[str, ...] = ()
+    secret_connection: bool = False
+    findings: tuple[Finding, ...] = ()
+    copies: tuple[str, ...] = ()
+    file: str = ""
 
     @property
     def sha1(self) -> str:
@@ -66,17 +86,21 @@ class FoundDocument:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What a message holds, in the order of the message."""
+    """What a message holds, in the order of the message. `alone` are the places of PDFs that are no document's copy."""
 
     documents: tuple[FoundDocument, ...]
+    alone: tuple[str, ...] = ()
 
 
 class _Budget:
-    """What may still be read from this message."""
+    """What may still be read from this message, how it is judged, and the PDFs met on the way."""
 
-    def __init__(self) -> None:
+    def __init__(self, at: datetime | None, checks: Sequence[Check]) -> None:
         self.documents = MAX_DOCUMENTS
         self.bytes = MAX_TOTAL
+        self.at = at
+        self.checks = checks
+        self.pdfs: list[Pdf] = []
 
     def take(self, size: int) -> bool:
         """True when one more document of `size` bytes fits."""
@@ -87,14 +111,17 @@ class _Budget:
         return True
 
 
-def find_documents(message: bytes) -> Findings:
+def find_documents(message: bytes, *, at: datetime | None = None, checks: Sequence[Check] = ()) -> Findings:
     """The documents of a clear RFC 5322 message, forwarded messages included. Never raises.
+
+    `at` is the present (None: dates are not held against it), `checks` the schema and schematrons of the operator.
 
     Not searched: the returned original of a delivery or disposition notification (multipart/report), whose documents left once
     already (dmp.md §5.3, MDN with the full original).
     """
-    documents = tuple(_search(message, "", 0, _Budget()))
-    return Findings(documents)
+    budget = _Budget(at, checks)
+    documents = list(_search(message, "", 0, budget))
+    return Findings(*match_copies(documents, budget.pdfs))
 
 
 def _search(message: bytes, prefix: str, depth: int, budget: _Budget) -> Iterator[FoundDocument]:
@@ -114,6 +141,10 @@ def _search(message: bytes, prefix: str, depth: int, budget: _Budget) -> Iterato
             yield from _too_deep(part.decoded(message), place)
         elif part.media_type in _XML_TYPES or name.lower().endswith(".xml"):
             yield from _loose(part.decoded(message), f"{place}/CDA", budget)
+        elif part.media_type in _HL7_TYPES or name.lower().endswith((".hl7", ".er7")):
+            yield from _handed_over(part.decoded(message), f"{place}/HL7", budget)
+        elif part.media_type == "application/pdf" or name.lower().endswith(".pdf"):
+            _note_pdf(part.decoded(message), f"{place}/PDF", name, budget)
 
 
 def _leaves(part: mime.Part) -> Iterator[mime.Part]:
@@ -149,7 +180,7 @@ def _loose(content: bytes, origin: str, budget: _Budget) -> Iterator[FoundDocume
     """An XML attachment: a CDA, or something else that is none of our business."""
     if not _claims_cda(content):
         return
-    yield _document(content, origin) if budget.take(len(content)) else _over_budget(content, origin)
+    yield _document(content, origin, budget) if budget.take(len(content)) else _over_budget(content, origin)
 
 
 def _claims_cda(content: bytes) -> bool:
@@ -158,15 +189,72 @@ def _claims_cda(content: bytes) -> bool:
     return b"ClinicalDocument" in head or (b"ClinicalDocument" in content and b"urn:hl7-org:v3" in content)
 
 
-def _document(content: bytes, origin: str) -> FoundDocument:
+def _document(content: bytes, origin: str, budget: _Budget) -> FoundDocument:
+    verdict = understand(content, at=budget.at, checks=budget.checks)
+    if verdict.header is not None:
+        return FoundDocument(content, verdict.header, origin, findings=verdict.findings)
+    first = verdict.findings[0]
+    return FoundDocument(content, None, origin, Problem(first.code, first.french, first.english))
+
+
+def _handed_over(content: bytes, origin: str, budget: _Budget) -> Iterator[FoundDocument]:
+    """The documents of an HL7 v2 attachment (MDM, ORU); other messages are none of our business."""
+    if not is_hl7(content):
+        return
     try:
-        return FoundDocument(content, read_cda(content), origin)
-    except CdaError as error:
-        problem = Problem(f"cda-{error.code}", error.french, error.english)
-    except Exception as error:
-        name = type(error).__name__
-        problem = Problem("cda-unreadable", f"document CDA illisible ({name})", f"unreadable CDA ({name})")
-    return FoundDocument(content, None, origin, problem)
+        given = read_hand_over(content)
+    except Hl7Error as error:
+        if error.code not in ("200", "201"):
+            text = f"{error.code} {error.location}"
+            problem = Problem("hl7", f"message HL7 v2 refusé ({text})", f"HL7 v2 message refused ({text})")
+            yield FoundDocument(content, None, origin, problem)
+        return
+    yield from _given(given, origin, budget)
+
+
+def documents_of(given: HandOver, *, at: datetime | None, checks: Sequence[Check] = ()) -> tuple[FoundDocument, ...]:
+    """The documents of a hand-over that came by itself (MLLP)."""
+    return tuple(_given(given, "HL7", _Budget(at, checks)))
+
+
+def _given(given: HandOver, origin: str, budget: _Budget) -> Iterator[FoundDocument]:
+    action = {Order.NEW: "", Order.REPLACE: "C", Order.DELETE: "D"}[given.order]
+    for number, document in enumerate(given.documents, start=1):
+        place = f"{origin}/{number}"
+        if not budget.take(len(document)):
+            yield _over_budget(document, place)
+        elif not _claims_cda(document):
+            problem = Problem("hl7-not-cda", "le document remis n'est pas un CDA", "what was handed over is not a CDA")
+            yield FoundDocument(document, None, place, problem)
+        else:
+            found = replace(
+                _document(document, place, budget),
+                action=action,
+                visibility=given.visibility,
+                secret_connection=given.flag("CONNEXION_SECRETE"),
+            )
+            yield _of_patient(found, given)
+
+
+def _of_patient(found: FoundDocument, given: HandOver) -> FoundDocument:
+    """Hold the document against the hand-over around it: qualified identity, same patient (dmp.md §6.4, §8.2)."""
+    if found.header is None:
+        return found
+    patient = found.header.patient
+    if given.patient is None or (given.patient.root, given.patient.extension) != (patient.ins_oid, patient.ins):
+        problem = Problem("hl7-other-patient", "PID-3 désigne un autre patient", "PID-3 names another patient")
+        return replace(found, problem=problem)
+    if given.identity_status != "VALI":
+        return replace(found, problem=NOT_QUALIFIED)
+    return found
+
+
+NOT_QUALIFIED = Problem("identity", "identité non qualifiée", "the identity is not qualified")
+
+
+def _note_pdf(content: bytes, place: str, name: str, budget: _Budget) -> None:
+    if content.startswith(b"%PDF-") and len(budget.pdfs) < _MAX_PDFS:
+        budget.pdfs.append(Pdf(place, name, hashlib.sha256(content).digest()))
 
 
 def _package(content: bytes, origin: str, budget: _Budget) -> Iterator[FoundDocument]:
@@ -229,6 +317,8 @@ def _clinical(package: XdmPackage, content: bytes, origin: str, budget: _Budget)
     for word, problem in _PACKAGE.items():
         if word in package.problems:
             yield FoundDocument(content, None, origin, problem)
+    for name, pdf in package.pdfs:
+        _note_pdf(pdf, f"{origin}/PDF", name, budget)
     for number, item in enumerate(package.documents, start=1):
         announced = item.metadata
         if not (_claims_cda(item.content) or (announced is not None and item.path.upper().endswith(".XML"))):
@@ -237,14 +327,15 @@ def _clinical(package: XdmPackage, content: bytes, origin: str, budget: _Budget)
         if not budget.take(0):
             yield _over_budget(item.content, place)
             continue
-        found = _document(item.content, place)
+        found = replace(_document(item.content, place, budget), file=item.path)
         yield found if announced is None else _compared(found, announced)
 
 
 def _compared(found: FoundDocument, announced: DocumentEntry) -> FoundDocument:
     """Hold the document against what METADATA.XML says of it: hash, size, identifier, patient."""
     action = next((values[0] for name, values in announced.extra_slots if name == EXTRA_METADATA and values), "")
-    found = replace(found, action=action)
+    masks = tuple(code.code for code in announced.confidentiality if code.system == VISIBILITY_SCHEME)
+    found = replace(found, action=action, visibility=masks)
     if found.problem is not None or found.header is None:
         return found
     if announced.hash and announced.hash.lower() != found.sha1:

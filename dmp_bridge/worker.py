@@ -27,7 +27,7 @@ import structlog
 from celery import Celery
 
 from dmp_bridge import broker
-from dmp_bridge.deposit import DmpOutlet, Outcome, deposit, new_submission_set_id
+from dmp_bridge.outlet import Outcome, Outlet, new_submission_set_id
 from mailstore.crypto import SealBroken
 from mailstore.model import BlobDamaged, DepositJob, DepositState, NoSuchMessage, StoreError
 
@@ -64,6 +64,14 @@ class DepositRows(Protocol):
     ) -> None: ...
 
 
+Tell = Callable[[DepositJob, Outcome, datetime], None]
+"""Hears of a final outcome and its time. A failure here leaves the lease to run out, and the deposit to be tried again."""
+
+
+def _tell_nobody(job: DepositJob, outcome: Outcome, at: datetime) -> None:
+    """Without anybody to tell."""
+
+
 def utc_now() -> datetime:
     """The wall clock, aware, in UTC."""
     return datetime.now(UTC)
@@ -81,15 +89,20 @@ class Depositor:
     def __init__(
         self,
         rows: DepositRows,
-        outlet: DmpOutlet,
+        outlet: Outlet,
         *,
+        tell: Tell | None = None,
         owner: str = "",
         lease: timedelta = DEFAULT_LEASE,
         clock: Callable[[], datetime] = utc_now,
         pause: Callable[[int], timedelta] = pause_after,
     ) -> None:
-        """`lease` must be longer than the outlet's time-out, or two workers may try the same deposit at once (harmless)."""
+        """`lease` must be longer than the outlet's time-outs, or two workers may try the same deposit at once (harmless).
+
+        `tell` hears of every final outcome *before* it is settled, and may hear of it again after a crash in between: it must
+        recognise a repetition."""
         self._rows = rows
+        self._tell = tell or _tell_nobody
         self._outlet = outlet
         self._owner = owner or f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
         self._lease = lease
@@ -105,6 +118,7 @@ class Depositor:
             )
         except (BlobDamaged, NoSuchMessage, SealBroken):
             # The lease is ours and time heals nothing here: without a verdict the row would come back for ever.
+            _log.error("deposit damaged", deposit_id=deposit_id)
             damaged = Outcome(
                 DepositState.NEEDS_ATTENTION, "damaged", "damaged: contenu altéré ou absent / content altered or gone"
             )
@@ -120,13 +134,15 @@ class Depositor:
                 outcome = Outcome(DepositState.NEEDS_ATTENTION, outcome.code, outcome.reason)
             else:
                 next_attempt_at = at + self._pause(job.deposit.attempts + 1)
+        if outcome.state is not DepositState.RETRY:
+            self._tell(job, outcome, at)
         self._rows.settle_deposit(deposit_id, self._owner, outcome.state, outcome.reason, at, next_attempt_at)
         _log.info("deposit attempted", deposit_id=deposit_id, state=outcome.state.value, code=outcome.code)
         return outcome
 
     def _attempt(self, job: DepositJob) -> Outcome:
         try:
-            return deposit(job, self._outlet, self._clock())
+            return self._outlet.carry_out(job, self._clock())
         except Exception as error:
             # A defect of ours must not lose the deposit nor stop the worker; its text could quote the document, its class cannot.
             name = type(error).__name__

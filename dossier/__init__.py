@@ -1,8 +1,18 @@
 """The embedded patient record: an XDS.b registry and repository that receives deposits (ITI-41) over mutual TLS."""
 
 from dossier.app import BASE, make_record_app
-from dossier.checks import Authority, only_itself, structure_of
-from dossier.model import Access, Caller, Entry, NewEntry, NewSubmission, RecordRefusal, RecordUnavailable, Status
+from dossier.asker import Authority, only_itself, remember, structure_of
+from dossier.model import (
+    Access,
+    Caller,
+    Entry,
+    NewEntry,
+    NewSubmission,
+    PatientState,
+    RecordRefusal,
+    RecordUnavailable,
+    Status,
+)
 from dossier.serve import RecordServer, bind
 from dossier.show import RecordView
 from dossier.store import RecordStore
@@ -15,6 +25,7 @@ __all__ = [
     "Entry",
     "NewEntry",
     "NewSubmission",
+    "PatientState",
     "RecordRefusal",
     "RecordServer",
     "RecordStore",
@@ -24,5 +35,6 @@ __all__ = [
     "bind",
     "make_record_app",
     "only_itself",
+    "remember",
     "structure_of",
 ]

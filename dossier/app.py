@@ -1,7 +1,10 @@
-"""The record's web service: ITI-41 Provide and Register, SOAP 1.2 with MTOM, at the DMP's own path (dmp.md §1.1, §1.3).
+"""The record's web services at the DMP's own paths: `repository` (ITI-41), `registry` (ITI-18, ITI-57), `patients`
+(TD0.2), in SOAP 1.2
+with MTOM (dmp.md §1.1 to §1.3).
 
 Invariants
-* Nothing is kept unless: the TLS peer and the VIHF's signer are trusted and of one structure, that structure may act for the VIHF's
+* Nothing is kept unless: the TLS peer and the VIHF's signer are trusted and of one structure, that structure may act
+for the VIHF's
   Identifiant_Structure, the VIHF, the metadata and the documents name one patient, and the lot signature covers every document.
 * Every decision about a readable VIHF is traced; a deposit and its trace line are one transaction.
 * An answer is a RegistryResponse or a SOAP fault; no traceback, no patient data in reasons, nothing of a request in logs.
@@ -12,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import structlog
@@ -22,12 +25,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from dossier.checks import Authority, FaultRefusal, read_request
+from dossier.asker import Authority, FaultRefusal, identify
 from dossier.model import RecordRefusal, RecordUnavailable
 from dossier.serve import PEER_CERTIFICATE
 from dossier.store import RecordStore
+from dossier.transactions import SERVICES, Place, Transaction, carry_out
 from ihe import soap
-from ihe.ebrim import RegistryError, RegistryResponse, build_registry_response
 
 BASE = "/si-dmp-server/v2/services"
 MAX_BODY = 64 * 1024 * 1024
@@ -53,8 +56,12 @@ def make_record_app(
     body_seconds: float = BODY_SECONDS,
 ) -> Starlette:
     """The Starlette application of the record. `authority` holds the trust decisions; `clock` gives aware UTC times."""
+    place = Place(store, authority)
 
-    async def repository(request: Request) -> Response:
+    async def service(request: Request) -> Response:
+        transactions = SERVICES.get(request.path_params["service"])
+        if transactions is None:
+            return Response(status_code=404)
         try:
             body = await _read_body(request, max_body, body_seconds)
         except TooLarge:
@@ -65,7 +72,7 @@ def make_record_app(
             return Response(status_code=400)
         peer = getattr(request.state, PEER_CERTIFICATE, None)
         content_type = request.headers.get("content-type", "")
-        return await asyncio.to_thread(_provide_and_register, store, authority, clock(), peer, content_type, body)
+        return await asyncio.to_thread(_answer_to, place, transactions, clock(), peer, content_type, body)
 
     async def health(_: Request) -> Response:
         try:
@@ -75,7 +82,10 @@ def make_record_app(
         return PlainTextResponse("ok\n")
 
     return Starlette(
-        routes=[Route(f"{BASE}/repository", repository, methods=["POST"]), Route("/healthz", health, methods=["GET"])]
+        routes=[
+            Route(f"{BASE}/{{service}}", service, methods=["POST"]),
+            Route("/healthz", health, methods=["GET"]),
+        ]
     )
 
 
@@ -94,42 +104,43 @@ async def _read_body(request: Request, max_body: int, seconds: float) -> bytes:
     return b"".join(pieces)
 
 
-def _provide_and_register(
-    store: RecordStore, authority: Authority, at: datetime, peer: bytes | None, content_type: str, body: bytes
+def _answer_to(
+    place: Place,
+    transactions: Mapping[str, Transaction],
+    at: datetime,
+    peer: bytes | None,
+    content_type: str,
+    body: bytes,
 ) -> Response:
     """Decide on one request (in a thread). Whatever goes wrong is an answer."""
-    message_id = ""
+    message_id, action = "", ""
     try:
         certificate = x509.load_der_x509_certificate(peer) if peer else None
-        request = read_request(authority, certificate, content_type, body, at, trace=store.trace)
-        message_id = request.message_id
-        store.save(request.submission, request.caller)
+        request = identify(place.authority, certificate, content_type, body, at, actions=frozenset(transactions))
+        message_id, transaction = request.envelope.message_id[:200], transactions[request.envelope.action]
+        action = transaction.answer
+        try:
+            answer = carry_out(place, transaction, request, at)
+        except RecordRefusal as refusal:
+            _log.info("request refused", transaction=transaction.name, code=refusal.code)
+            answer = transaction.refuse(refusal)
+        except RecordUnavailable:
+            _log.warning("record unavailable")
+            busy = "XDSRegistryBusy" if transaction.name in ("ITI-18", "ITI-57") else "XDSRepositoryBusy"
+            answer = transaction.refuse(RecordRefusal(busy, "indisponible / unavailable"))
+        return _envelope(answer, action, message_id)
     except FaultRefusal as refusal:
-        _log.info("deposit refused", code=refusal.fault.subcode or refusal.fault.code.value)
-        return _fault(refusal.fault, 400, refusal.message_id)
-    except RecordRefusal as refusal:
-        _log.info("deposit refused", code=refusal.code)
-        return _answer(
-            RegistryResponse(False, (RegistryError(refusal.code, refusal.reason),)), refusal.message_id or message_id
-        )
-    except RecordUnavailable:
-        _log.warning("record unavailable")
-        return _answer(
-            RegistryResponse(False, (RegistryError("XDSRepositoryBusy", "indisponible / unavailable"),)), message_id
-        )
+        _log.info("request refused", code=refusal.fault.subcode or refusal.fault.code.value)
+        return _fault(refusal.fault, 400, refusal.message_id or message_id)
     except Exception as error:
         reference = uuid.uuid4().hex[:12]
         _log.error("internal error", error=type(error).__name__, reference=reference)
         reason = f"Erreur interne, référence {reference} / internal error"
         return _fault(soap.Fault(soap.FaultCode.RECEIVER, reason), 500, message_id)
-    return _answer(RegistryResponse(True), message_id)
 
 
-def _answer(response: RegistryResponse, relates_to: str) -> Response:
-    action = soap.PROVIDE_AND_REGISTER_RESPONSE
-    envelope = soap.build_envelope(
-        build_registry_response(response), action=action, message_id=_new_id(), relates_to=relates_to
-    )
+def _envelope(body: bytes, action: str, relates_to: str) -> Response:
+    envelope = soap.build_envelope(body, action=action, message_id=_new_id(), relates_to=relates_to)
     return Response(envelope, 200, media_type=_SOAP.format(action=action))
 
 

@@ -12,10 +12,19 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """Availability of an entry; the record writes only these two (dmp.md §3.3, availabilityStatus)."""
+    """Availability of an entry; the record writes these three (dmp.md §3.3, availabilityStatus; §3.9)."""
 
     APPROVED = "Approved"
     DEPRECATED = "Deprecated"
+    DELETED = "Deleted"
+
+
+class PatientState(StrEnum):
+    """Where a patient's record stands. ABSENT: nobody created it, and creation is not automatic here."""
+
+    ACTIVE = "active"
+    CLOSED = "terminated"
+    ABSENT = "absent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +57,18 @@ class NewEntry:
     metadata: bytes
     replaces: str = ""
     is_signature: bool = False
+    visibility: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class NewSubmission:
-    """A whole submission set: kept entirely or not at all."""
+    """A whole submission set: kept entirely or not at all. `depositor` is the VIHF's structure, which alone may delete."""
 
     unique_id: str
     source_id: str
     patient_id: str
     entries: tuple[NewEntry, ...]
+    depositor: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +91,8 @@ class Entry:
     size: int
     status: Status
     is_signature: bool
+    visibility: tuple[str, ...] = ()
+    depositor: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +115,7 @@ class RecordRefusal(Exception):
         self.code = code
         self.reason = reason
         self.message_id = ""
+        self.traced = False
 
 
 class RecordUnavailable(Exception):

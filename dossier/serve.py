@@ -21,6 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 PEER_CERTIFICATE = "peer_certificate"
 HEAD_SECONDS = 15.0
+CLOSE_SECONDS = 0.5
 _GRACE_SECONDS = 10
 
 
@@ -48,13 +49,26 @@ class RecordProtocol(H11Protocol):
         self._stop_timer()
         super().connection_lost(exc)
 
+    def shutdown(self) -> None:
+        """An orderly stop: a request under way is finished, an idle connection is closed."""
+        super().shutdown()
+        if self.transport.is_closing():
+            self._close()
+
+    def _close(self) -> None:
+        # A client that keeps its connection for later reads nothing: its side of the TLS close would be waited for 30 seconds.
+        # A second close() would make asyncio forget the connection that abort() has to end.
+        if not self.transport.is_closing():
+            self.transport.close()
+        self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
+
     def _time_head(self) -> None:
         # A body that goes on after its answer is no head, but waits for nothing either.
         answered = self.cycle is not None and self.cycle.response_complete
         if self.conn.their_state is not h11.IDLE and not answered:
             self._stop_timer()
         elif self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._close)
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:

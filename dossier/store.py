@@ -21,7 +21,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlalchemy import Connection, Engine, RowMapping, create_engine, insert, select, update
+from sqlalchemy import Connection, Engine, RowMapping, create_engine, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from dossier.model import (
@@ -30,11 +30,12 @@ from dossier.model import (
     Entry,
     NewEntry,
     NewSubmission,
+    PatientState,
     RecordRefusal,
     RecordUnavailable,
     Status,
 )
-from dossier.tables import accesses, durable_sqlite, entries, submissions, upgrade
+from dossier.tables import accesses, durable_sqlite, entries, patients, submissions, upgrade
 from mailstore.blobs import BlobStore
 from mailstore.crypto import seal, unseal
 from mailstore.model import StoreUnavailable
@@ -56,9 +57,17 @@ class RecordStore:
     """The record over one database and one blob folder. Verbs are synchronous and thread safe."""
 
     def __init__(
-        self, url: str, blobs: Path, master_key: bytes, *, clock: Callable[[], datetime] = _utc, create: bool = True
+        self,
+        url: str,
+        blobs: Path,
+        master_key: bytes,
+        *,
+        clock: Callable[[], datetime] = _utc,
+        create: bool = True,
+        automatic_creation: bool = True,
     ) -> None:
-        """Open the record at SQLAlchemy `url`; with `create`, make folders and bring the schema to date first."""
+        """Open the record at SQLAlchemy `url`; with `create`, make folders and bring the schema to date first. Without
+        `automatic_creation`, a patient whose record nobody opened has none (both regimes exist: dmp.md §13)."""
         self._engine: Engine = create_engine(url, pool_pre_ping=True)
         durable_sqlite(self._engine)
         if create:
@@ -68,6 +77,7 @@ class RecordStore:
         self._patient_hash_key = _subkey(master_key, b"patient lookup")
         self._blobs = BlobStore(blobs, _subkey(master_key, b"blobs"))
         self._clock = clock
+        self._automatic = automatic_creation
 
     def close(self) -> None:
         """Release the database."""
@@ -95,6 +105,7 @@ class RecordStore:
             if caller is not None:
                 names = [entry.unique_id for entry in submission.entries]
                 self.trace("ITI-41", refusal.code, caller, patient_id=submission.patient_id, unique_ids=names)
+                refusal.traced = True
             raise
         except (OperationalError, StoreUnavailable) as error:
             raise RecordUnavailable("stockage indisponible / storage unavailable") from error
@@ -139,6 +150,7 @@ class RecordStore:
 
     def _insert_rows(self, connection: Connection, submission: NewSubmission, blobs: Sequence[str]) -> tuple[str, ...]:
         patient_key = self._patient_key(submission.patient_id)
+        self._refuse_closed(connection, patient_key)
         stored_at = self._clock().isoformat()
         sealed = self._seal(
             {"source_id": submission.source_id, "patient_id": submission.patient_id}, submission.unique_id
@@ -167,14 +179,16 @@ class RecordStore:
                     size=len(entry.content),
                     blob=blob,
                     stored_at=stored_at,
-                    sealed=self._seal_entry(entry, submission.patient_id),
+                    sealed=self._seal_entry(entry, submission),
                 )
             )
         return tuple(uuids)
 
-    def _seal_entry(self, entry: NewEntry, patient_id: str) -> bytes:
+    def _seal_entry(self, entry: NewEntry, submission: NewSubmission) -> bytes:
         fields: dict[str, Any] = {name: getattr(entry, name) for name in _SEALED_FIELDS}
-        fields["patient_id"] = patient_id
+        fields["patient_id"] = submission.patient_id
+        fields["depositor"] = submission.depositor
+        fields["visibility"] = list(entry.visibility)
         fields["metadata"] = entry.metadata.decode("utf-8", "replace")
         return self._seal(fields, entry.unique_id)
 
@@ -221,6 +235,84 @@ class RecordStore:
         if connection.execute(target).first() is not None:
             raise RecordRefusal("XDSRegistryDeprecatedDocumentError", "document déjà remplacé / already replaced")
         raise RecordRefusal("XDSRegistryMetadataError", "document à remplacer inconnu / document to replace is unknown")
+
+    def patient_state(self, patient_id: str) -> PatientState:
+        """Where the record of a patient (CX value) stands; raises RecordUnavailable."""
+        try:
+            with self._engine.connect() as connection:
+                return self._state(connection, self._patient_key(patient_id))
+        except OperationalError as error:
+            raise RecordUnavailable("base de données indisponible / database unavailable") from error
+
+    def set_patient_state(self, patient_id: str, state: PatientState, caller: Caller) -> None:
+        """Open or close a patient's record; traced under `caller`. Raises ValueError for ABSENT, RecordUnavailable."""
+        if state is PatientState.ABSENT:
+            raise ValueError("a record is opened or closed")
+        key, at = self._patient_key(patient_id), self._clock().isoformat()
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(delete(patients).where(patients.c.patient_key == key))
+                connection.execute(insert(patients).values(patient_key=key, state=state.value, changed_at=at))
+                action = "open" if state is PatientState.ACTIVE else "close"
+                self._write_access(connection, action, "Success", caller, patient_id, ())
+        except OperationalError as error:
+            raise RecordUnavailable("base de données indisponible / database unavailable") from error
+
+    def _state(self, connection: Connection, patient_key: bytes) -> PatientState:
+        row = connection.execute(select(patients.c.state).where(patients.c.patient_key == patient_key)).first()
+        if row is not None:
+            return PatientState(row.state)
+        return PatientState.ACTIVE if self._automatic else PatientState.ABSENT
+
+    def _refuse_closed(self, connection: Connection, patient_key: bytes) -> None:
+        state = self._state(connection, patient_key)
+        if state is PatientState.CLOSED:
+            raise RecordRefusal("DMPClosed", "DMP fermé / record closed")
+        if state is PatientState.ABSENT:
+            raise RecordRefusal("XDSUnknownPatientId", "aucun dossier pour ce patient / no record for this patient")
+
+    def lookup(self, patient_id: str, unique_ids: Sequence[str]) -> tuple[str, ...]:
+        """entryUUIDs of these documents of this patient (TD3.1b), deleted ones left out, in the order asked."""
+        found: dict[str, str] = {}
+        query = select(entries.c.unique_id, entries.c.entry_uuid).where(
+            entries.c.unique_id.in_(list(unique_ids)),
+            entries.c.patient_key == self._patient_key(patient_id),
+            entries.c.status != Status.DELETED.value,
+        )
+        try:
+            with self._engine.connect() as connection:
+                found = {row.unique_id: row.entry_uuid for row in connection.execute(query)}
+        except OperationalError as error:
+            raise RecordUnavailable("base de données indisponible / database unavailable") from error
+        return tuple(found[one] for one in unique_ids if one in found)
+
+    def delete_entry(self, patient_id: str, entry_uuid: str, caller: Caller) -> None:
+        """Mark an entry as deleted for the structure that deposited it (TD3.3c; dmp.md §7.1 note 9), and trace it.
+
+        Raises RecordRefusal: XDSMetadataUpdateError (unknown, deleted already, or another structure's), RecordUnavailable.
+        """
+        key = self._patient_key(patient_id)
+        try:
+            with self._engine.begin() as connection:
+                rows = _LISTING.where(entries.c.entry_uuid == entry_uuid, entries.c.patient_key == key)
+                row = connection.execute(rows).mappings().first()
+                entry = None if row is None else self._entry(row)
+                if entry is None or entry.is_signature or entry.status is Status.DELETED:
+                    raise RecordRefusal("XDSMetadataUpdateError", "document inconnu ou supprimé / unknown or deleted")
+                if not entry.depositor or entry.depositor != caller.structure_id:
+                    raise RecordRefusal(
+                        "XDSMetadataUpdateError", "document d'une autre structure / document of another structure"
+                    )
+                changed = connection.execute(
+                    update(entries)
+                    .where(entries.c.entry_uuid == entry_uuid, entries.c.status == entry.status.value)
+                    .values(status=Status.DELETED.value)
+                )
+                if changed.rowcount != 1:
+                    raise RecordUnavailable("conflit d'écriture / write conflict")
+                self._write_access(connection, "ITI-57", "Success", caller, patient_id, [entry.unique_id])
+        except OperationalError as error:
+            raise RecordUnavailable("base de données indisponible / database unavailable") from error
 
     def find(self, unique_id: str) -> Entry | None:
         """The entry of a document uniqueId, or None."""
@@ -309,6 +401,8 @@ class RecordStore:
             size=row["size"],
             status=Status(row["status"]),
             is_signature=row["is_signature"],
+            visibility=tuple(fields.get("visibility", ())),
+            depositor=fields.get("depositor", ""),
             **{name: fields[name] for name in _SEALED_FIELDS},
         )
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Boolean, Column, Engine, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table
 from sqlalchemy import event as sql_event
+
+from mailstore.migrating import migrate
 
 metadata = MetaData(
     naming_convention={
@@ -50,6 +50,14 @@ entries = Table(
     Index("ix_record_entry_patient_key", "patient_key"),
 )
 
+patients = Table(
+    "record_patient",
+    metadata,
+    Column("patient_key", LargeBinary(32), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("changed_at", String(32), nullable=False),
+)
+
 accesses = Table(
     "record_access",
     metadata,
@@ -78,7 +86,4 @@ def durable_sqlite(engine: Engine) -> None:
 
 def upgrade(engine: Engine) -> None:
     """Bring the schema to the newest revision (Alembic, `dossier/migrations`)."""
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    config.attributes["engine"] = engine
-    command.upgrade(config, "head")
+    migrate(engine, Path(__file__).parent / "migrations")

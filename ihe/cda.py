@@ -8,7 +8,7 @@ Invariants
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from ihe.cda_model import (
     Author,
@@ -231,8 +231,24 @@ def _related(document: Element) -> tuple[RelatedDocument, ...]:
     return tuple(found)
 
 
+@dataclass(frozen=True, slots=True)
+class OpenCda:
+    """A document that was read: its header, its ClinicalDocument element, and the root of the file around it. The tree
+    is for checks
+    that need more than the header; it is never written back."""
+
+    header: CdaHeader
+    document: Element = field(repr=False)
+    root: Element = field(repr=False)
+
+
 def read_cda(data: bytes, *, max_size: int = 32 * 1024 * 1024) -> CdaHeader:
-    """Reads the header of a CDA R2 document (plain, signed or self-presenting). Rules: dmp.md §4.
+    """Reads the header of a CDA R2 document; see `open_cda`."""
+    return open_cda(data, max_size=max_size).header
+
+
+def open_cda(data: bytes, *, max_size: int = 32 * 1024 * 1024) -> OpenCda:
+    """Reads a CDA R2 document (plain, signed or self-presenting). Rules: dmp.md §4.
 
     Raises CdaError: XML refused (`xml-*`), `not-a-cda`, `several-cda`, `no-id`, `bad-id`, `no-type`, `no-time`.
     `max_size` in bytes.
@@ -243,7 +259,7 @@ def read_cda(data: bytes, *, max_size: int = 32 * 1024 * 1024) -> CdaHeader:
         french = _XML_FRENCH.get(error.code, "le document n'est pas lisible")
         raise CdaError(error.code, french, error.message) from None
     document, form = _locate(root)
-    return _header(document, form, _style_sheet(root))
+    return OpenCda(_header(document, form, _style_sheet(root)), document, root)
 
 
 def _header(document: Element, form: CdaForm, style_sheet: bool) -> CdaHeader:
@@ -317,9 +333,11 @@ __all__ = [
     "CdaHeader",
     "CdaLevel",
     "EmbeddedBody",
+    "OpenCda",
     "Organisation",
     "Patient",
     "PersonName",
     "RelatedDocument",
+    "open_cda",
     "read_cda",
 ]

@@ -190,7 +190,8 @@ def _submission(request: Element) -> Submission:
     )
 
 
-def _parse(data: bytes) -> Element:
+def read_root(data: bytes) -> Element:
+    """The root element of registry XML, within this codec's bounds. Raises EbrimError(`xml-*`)."""
     try:
         return parse_xml(data, _LIMITS)
     except XmlError as error:
@@ -202,7 +203,12 @@ def from_xml(data: bytes) -> Submission:
 
     Raises EbrimError: `xml-*`, `not-a-submission`, `no-objects`, `too-many-objects`, `submission-set`.
     """
-    root = _parse(data)
+    return parse_objects(data)
+
+
+def parse_objects(data: bytes) -> Submission:
+    """As `from_xml`: the objects of any SubmitObjectsRequest, an ITI-57 one included."""
+    root = read_root(data)
     request = (
         root
         if root.tag == f"{{{names.LCM}}}SubmitObjectsRequest"
@@ -228,7 +234,7 @@ def read_provide_and_register(body: bytes, parts: Mapping[str, bytes]) -> Provid
     part, or one that served already), `document-base64`. An entry without document, or the
     reverse, is left for the caller to judge.
     """
-    root = _parse(body)
+    root = read_root(body)
     if root.tag != f"{{{names.XDSB}}}ProvideAndRegisterDocumentSetRequest":
         raise EbrimError("not-iti-41", "not a ProvideAndRegisterDocumentSetRequest")
     request = root.find(f"{{{names.LCM}}}SubmitObjectsRequest")
@@ -299,9 +305,15 @@ def build_registry_response(response: RegistryResponse) -> bytes:
 
 def parse_registry_response(data: bytes) -> RegistryResponse:
     """Reads a registry response. Raises EbrimError(`xml-*`, `not-a-response`, `status`)."""
-    root = _parse(data)
+    root = read_root(data)
     if root.tag != f"{{{names.RS}}}RegistryResponse":
         raise EbrimError("not-a-response", "not a RegistryResponse")
+    success, errors = parse_response_head(root)
+    return RegistryResponse(success, errors)
+
+
+def parse_response_head(root: Element) -> tuple[bool, tuple[RegistryError, ...]]:
+    """Success or not, and the errors, of any registry response. Raises EbrimError(`status`)."""
     status = root.get("status") or ""
     if status not in (_SUCCESS, _FAILURE):
         # PartialSuccess belongs to retrievals (ITI-43): for a deposit it is not an answer one may rely on.
@@ -314,4 +326,4 @@ def parse_registry_response(data: bytes) -> RegistryResponse:
         )
         for item in root.iterfind(f"{{{names.RS}}}RegistryErrorList/{{{names.RS}}}RegistryError")
     )
-    return RegistryResponse(status == _SUCCESS, errors)
+    return status == _SUCCESS, errors

@@ -215,6 +215,11 @@ def submit_objects(submission: Submission) -> Element:
     return request
 
 
+def objects_xml(submission_set: SubmissionSet, associations: Iterable[Association]) -> bytes:
+    """A SubmitObjectsRequest without documents (ITI-57). Raises EbrimError(`bad-text`)."""
+    return to_bytes(submit_objects(Submission(submission_set, (), tuple(associations))))
+
+
 def to_metadata_xml(submission: Submission) -> bytes:
     """METADATA.XML of an XDM package (dmp.md §5.2).
 

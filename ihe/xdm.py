@@ -63,12 +63,14 @@ class XdmPackage:
 
     `problems` concern the whole: `no-index`, `no-readme`, `no-metadata`, `metadata-unreadable`, `missing-document`,
     `document-twice` (two entries for one file: the first counts). `expanded` is what reading it took, in bytes.
+    `pdfs` are the PDF files that no entry names, by path: copies of the documents (dmp.md §5.1).
     """
 
     submissions: tuple[Submission, ...]
     documents: tuple[XdmDocument, ...]
     problems: tuple[str, ...] = ()
     expanded: int = 0
+    pdfs: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +222,10 @@ def read_xdm(data: bytes, *, limits: XdmLimits | None = None) -> XdmPackage:
             documents[path] = XdmDocument(path, content, None, ("no-metadata",))
     ordered = tuple(documents[path] for path in sorted(documents))
     expanded = sum(map(len, everything.values()))
-    return XdmPackage(tuple(submissions), ordered, tuple(dict.fromkeys(problems)), expanded)
+    pdfs = tuple(
+        (path, files[path]) for path in sorted(files) if path.upper().endswith(".PDF") and path not in documents
+    )
+    return XdmPackage(tuple(submissions), ordered, tuple(dict.fromkeys(problems)), expanded, pdfs)
 
 
 def _is_loose_document(path: str) -> bool:

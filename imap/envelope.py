@@ -73,8 +73,8 @@ def _clean(pieces: list[bytes]) -> bytes:
     return b" ".join(b"".join(pieces).split())
 
 
-def _address(name: bytes | None, mailbox: bytes | None, host: bytes | None) -> bytes:
-    return b"(" + b" ".join((nstring(name), b"NIL", nstring(mailbox), nstring(host))) + b")"
+def _address(name: bytes | None, mailbox: bytes | None, host: bytes | None, route: bytes | None = None) -> bytes:
+    return b"(" + b" ".join((nstring(name), nstring(route), nstring(mailbox), nstring(host))) + b")"
 
 
 def _mailbox(tokens: list[_Token]) -> bytes | None:
@@ -85,12 +85,12 @@ def _mailbox(tokens: list[_Token]) -> bytes | None:
         start = kinds.index("<")
         stop = kinds.index(">", start) if ">" in kinds[start:] else len(kinds)
         spec = _clean([token.raw for token in tokens[start + 1 : stop] if token.kind != "("])
-        # An obsolete source route (RFC 5322 §4.4) ends at the colon; it is not sent on.
-        spec = spec.rpartition(b":")[2] if spec.startswith(b"@") else spec
+        # An obsolete source route (RFC 5322 §4.4) ends at the colon; it is the at-domain-list of the envelope.
+        route, _, spec = spec.rpartition(b":") if spec.startswith(b"@") else (b"", b"", spec)
         name: bytes | None = _clean([token.text for token in tokens[:start] if token.kind != "("])
     else:
         spec = _clean([token.raw for token in tokens if token.kind != "("])
-        name = _clean(comments[-1:])
+        name, route = _clean(comments[-1:]), b""
     if not spec and not name:
         return None
     local, at, host = spec.rpartition(b"@")
@@ -98,7 +98,7 @@ def _mailbox(tokens: list[_Token]) -> bytes | None:
         local, host = spec, b""
     if local.startswith(b'"') and local.endswith(b'"') and len(local) > 1:
         local = _ESCAPE.sub(rb"\1", local[1:-1])
-    return _address(name or None, local.strip(), host.strip())
+    return _address(name or None, local.strip(), host.strip(), route or None)
 
 
 def address_list(value: bytes | None) -> bytes:

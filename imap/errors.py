@@ -18,11 +18,12 @@ class BadCommand(Exception):
 class Refused(Exception):
     """The command is well formed but not carried out: tagged NO. `code` is a response code without brackets, or empty.
 
-    After a `final` refusal the connection ends.
+    `tag` is the command's when the parser refused it. After a `final` refusal the connection ends.
     """
 
-    def __init__(self, code: str, text: str, *, final: bool = False) -> None:
+    def __init__(self, code: str, text: str, *, final: bool = False, tag: str | None = None) -> None:
         super().__init__(text)
+        self.tag = tag
         self.code = code
         self.text = text
         self.final = final

@@ -37,9 +37,12 @@ def nstring(value: bytes | None) -> bytes:
     return b"NIL" if value is None else string(value)
 
 
-def mailbox(name: str) -> bytes:
-    """A folder's name in modified UTF-7, quoted unless it is a plain atom."""
-    wire = utf7.encode(name)
+def mailbox(name: str, *, utf8: bool = False) -> bytes:
+    """A folder's name in modified UTF-7, or in UTF-8 once the client enabled it; quoted unless it is a plain atom."""
+    wire = name.encode("utf-8", "replace") if utf8 else utf7.encode(name)
+    if utf8 and not wire.isascii():
+        # RFC 6855 §3, RFC 9051 §9: quoted strings hold UTF-8.
+        return b'"' + wire.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
     return wire if _ATOM.match(wire) and wire.upper() != b"NIL" else string(wire)
 
 

@@ -1,11 +1,11 @@
-"""The arguments of FETCH and STORE (RFC 3501 §9, RFC 7162)."""
+"""The arguments of FETCH and STORE (RFC 9051 §6.4.5, RFC 3516, RFC 7162, RFC 8970, RFC 8474, RFC 8514)."""
 
 from __future__ import annotations
 
 from imap.errors import BadCommand
 from imap.scanner import MOST_DEPTH, Scanner
 from imap.sequences import parse_sequence_set
-from imap.values import KNOWN_KEYWORDS, SYSTEM_FLAGS, Attribute, Content, Fetch, Specifier, StoreFlags
+from imap.values import KNOWN_KEYWORDS, SYSTEM_FLAGS, Attribute, Content, Fetch, Form, Specifier, StoreFlags
 from mailstore.model import FlagOperation
 
 MOST_ITEMS = 100
@@ -73,8 +73,8 @@ def _quoted_name(name: bytes) -> bytes:
     return name if plain else b'"' + name.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
 
 
-def _section(scanner: Scanner, peek: bool) -> Content:
-    """The rest of `BODY[`, after the bracket."""
+def _section(scanner: Scanner, form: Form, *, peek: bool) -> Content:
+    """The rest of `BODY[`, after the bracket. BINARY takes the same sections as BODY, more than RFC 3516 asks for."""
     path = _path(scanner)
     specifier = Specifier.WHOLE
     fields: tuple[bytes, ...] = ()
@@ -88,35 +88,54 @@ def _section(scanner: Scanner, peek: bool) -> Content:
         fields = _field_names(scanner)
         label += b" (" + b" ".join(map(_quoted_name, fields)) + b")"
     scanner.expect(b"]")
-    partial = _partial(scanner)
-    label = b"BODY[" + label + b"]" + (b"<%d>" % partial[0] if partial else b"")
-    return Content(path, specifier, fields, peek, partial, label)
+    partial = _partial(scanner) if form is not Form.SIZE else None
+    label = form.value.encode("ascii") + b"[" + label + b"]" + (b"<%d>" % partial[0] if partial else b"")
+    return Content(path, specifier, fields, peek, partial, label, form)
+
+
+_SECTIONS = (
+    (b"BODY[", Form.BODY, False),
+    (b"BODY.PEEK[", Form.BODY, True),
+    (b"BINARY[", Form.BINARY, False),
+    (b"BINARY.PEEK[", Form.BINARY, True),
+    (b"BINARY.SIZE[", Form.SIZE, True),
+)
 
 
 def _item(scanner: Scanner, attributes: list[Attribute], contents: list[Content]) -> None:
-    if scanner.accept(b"BODY["):
-        contents.append(_section(scanner, peek=False))
-        return
-    if scanner.accept(b"BODY.PEEK["):
-        contents.append(_section(scanner, peek=True))
-        return
+    for start, form, peek in _SECTIONS:
+        if scanner.accept(start):
+            contents.append(_section(scanner, form, peek=peek))
+            return
     name = scanner.word()
     if name in _OLD_CONTENTS:
         specifier, peek = _OLD_CONTENTS[name]
         contents.append(Content((), specifier, (), peek, None, name.encode("ascii")))
     elif name in _ATTRIBUTES:
         attributes.append(_ATTRIBUTES[name])
+        if name == "PREVIEW":
+            # RFC 8970 §3.2: the only modifier is LAZY; previews are made at delivery, so it changes nothing.
+            scanner.accept(b" (LAZY)")
     else:
         raise BadCommand("unknown FETCH item")
 
 
-def _modifier(scanner: Scanner, name: bytes, highest: int) -> int | None:
-    """`(NAME 123)` of RFC 7162 §3.1."""
-    if not scanner.accept(b"(" + name + b" "):
-        return None
-    value = scanner.number(highest)
-    scanner.expect(b")")
-    return value
+def _fetch_modifiers(scanner: Scanner) -> tuple[int | None, bool]:
+    """`(CHANGEDSINCE 123 VANISHED)` (RFC 7162 §3.1.4, §3.2.6), after its parenthesis."""
+    changed_since, vanished = None, False
+    while True:
+        if changed_since is None and scanner.accept(b"CHANGEDSINCE "):
+            changed_since = scanner.number(HIGHEST_MODSEQ)
+        elif not vanished and scanner.accept(b"VANISHED"):
+            vanished = True
+        else:
+            raise BadCommand("unknown FETCH modifier")
+        if scanner.accept(b")"):
+            break
+        scanner.space()
+    if vanished and changed_since is None:
+        raise BadCommand("VANISHED needs CHANGEDSINCE")
+    return changed_since, vanished
 
 
 def parse_fetch(scanner: Scanner) -> Fetch:
@@ -138,12 +157,9 @@ def parse_fetch(scanner: Scanner) -> Fetch:
         attributes.extend(_MACROS[macro])
     else:
         _item(scanner, attributes, contents)
-    changed_since = None
-    if scanner.accept(b" "):
-        changed_since = _modifier(scanner, b"CHANGEDSINCE", HIGHEST_MODSEQ)
-        if changed_since is None:
-            raise BadCommand("unknown FETCH modifier")
-    return Fetch(messages, tuple(dict.fromkeys(attributes)), tuple(dict.fromkeys(contents)), changed_since)
+    changed_since, vanished = _fetch_modifiers(scanner) if scanner.accept(b" (") else (None, False)
+    unique = tuple(dict.fromkeys(contents))
+    return Fetch(messages, tuple(dict.fromkeys(attributes)), unique, changed_since, vanished)
 
 
 def canonical_flag(raw: bytes) -> str:
@@ -177,9 +193,10 @@ def parse_store(scanner: Scanner) -> StoreFlags:
     """STORE after its space."""
     messages = parse_sequence_set(scanner.sequence_text())
     scanner.space()
-    unchanged_since = _modifier(scanner, b"UNCHANGEDSINCE", HIGHEST_MODSEQ)
-    if unchanged_since is not None:
-        scanner.space()
+    unchanged_since = None
+    if scanner.accept(b"(UNCHANGEDSINCE "):
+        unchanged_since = scanner.number(HIGHEST_MODSEQ)
+        scanner.expect(b") ")
     operation = FlagOperation.SET
     if scanner.accept(b"+"):
         operation = FlagOperation.ADD

@@ -1,4 +1,5 @@
-"""The arguments of SEARCH (RFC 3501 §6.4.4, RFC 4731, RFC 7162 §3.1.5): a tree of keys, bounded in depth and count."""
+"""The arguments of SEARCH, SORT and THREAD (RFC 9051 §6.4.4, RFC 4731, 5032, 5182, 5256, 5267, 5957, 7162, 8474, 8514):
+a tree of keys, bounded in depth and count."""
 
 from __future__ import annotations
 
@@ -8,12 +9,15 @@ from imap.errors import BadCommand, Refused
 from imap.grammar_fetch import HIGHEST_MODSEQ, canonical_flag
 from imap.scanner import MOST_DEPTH, Scanner
 from imap.sequences import parse_sequence_set
-from imap.values import Key, Search
+from imap.values import Criterion, Key, Search, Sort, Thread
 
 MOST_KEYS = 500
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _MONTH_NUMBER = {name.upper(): number for number, name in enumerate(MONTHS, 1)}
-_RETURNS = frozenset({"MIN", "MAX", "ALL", "COUNT"})
+_RETURNS = frozenset({"MIN", "MAX", "ALL", "COUNT", "SAVE"})
+SORT_KEYS = frozenset({"ARRIVAL", "CC", "DATE", "FROM", "SIZE", "SUBJECT", "TO", "DISPLAYFROM", "DISPLAYTO"})
+THREAD_ALGORITHMS = ("ORDEREDSUBJECT", "REFERENCES")
+MOST_CRITERIA = 20
 
 # Keys that test one flag: the flag and whether it must be set.
 FLAG_KEYS = {
@@ -28,10 +32,13 @@ FLAG_KEYS = {
     "UNFLAGGED": ("\\Flagged", False),
     "UNSEEN": ("\\Seen", False),
 }
-_BARE_KEYS = frozenset({"ALL", "NEW", "OLD", "RECENT", *FLAG_KEYS})
+_BARE_KEYS = frozenset({"ALL", "NEW", "OLD", "RECENT", "SAVEDATESUPPORTED", *FLAG_KEYS})
 _TEXT_KEYS = frozenset({"BCC", "BODY", "CC", "FROM", "SUBJECT", "TEXT", "TO"})
-_DATE_KEYS = frozenset({"BEFORE", "ON", "SINCE", "SENTBEFORE", "SENTON", "SENTSINCE"})
-_NUMBER_KEYS = frozenset({"LARGER", "SMALLER"})
+_DATE_KEYS = frozenset(
+    {"BEFORE", "ON", "SINCE", "SENTBEFORE", "SENTON", "SENTSINCE", "SAVEDBEFORE", "SAVEDON", "SAVEDSINCE"}
+)
+_NUMBER_KEYS = frozenset({"LARGER", "SMALLER", "OLDER", "YOUNGER"})
+_ID_KEYS = frozenset({"EMAILID", "THREADID"})
 
 
 def parse_date(raw: bytes) -> date:
@@ -77,7 +84,7 @@ class _Keys:
         scanner = self.scanner
         if scanner.accept(b"("):
             return self.all_of(depth + 1, b")")
-        if scanner.data[scanner.position : scanner.position + 1] in b"0123456789*" and not scanner.at_end():
+        if scanner.data[scanner.position : scanner.position + 1] in b"0123456789*$" and not scanner.at_end():
             return Key("SEQUENCE", messages=parse_sequence_set(scanner.sequence_text()))
         return self.named(scanner.word(), depth)
 
@@ -92,7 +99,13 @@ class _Keys:
             return Key(name, day=parse_date(scanner.astring()))
         if name in _NUMBER_KEYS:
             scanner.space()
-            return Key(name, number=scanner.number())
+            number = scanner.number(HIGHEST_MODSEQ if name in ("LARGER", "SMALLER") else 2**32 - 1)
+            if name in ("OLDER", "YOUNGER") and not number:
+                raise BadCommand("an interval is not zero")
+            return Key(name, number=number)
+        if name in _ID_KEYS:
+            scanner.space()
+            return Key(name, text=scanner.astring().decode("latin-1"))
         if name == "NOT":
             scanner.space()
             return Key("NOT", operands=(self.one(depth + 1),))
@@ -142,14 +155,54 @@ def _returns(scanner: Scanner) -> frozenset[str] | None:
     return frozenset(options or {"ALL"})
 
 
+def _charset(name: bytes) -> str:
+    if name.upper() not in (b"UTF-8", b"US-ASCII"):
+        raise Refused("BADCHARSET (US-ASCII UTF-8)", "Unsupported charset")
+    return name.decode("ascii").lower()
+
+
 def parse_search(scanner: Scanner) -> Search:
     """SEARCH after its space. Raises Refused BADCHARSET for a charset other than US-ASCII and UTF-8."""
     returns = _returns(scanner)
     charset = "utf-8"
     if scanner.accept(b"CHARSET "):
-        name = scanner.astring().upper()
-        if name not in (b"UTF-8", b"US-ASCII"):
-            raise Refused("BADCHARSET (US-ASCII UTF-8)", "Unsupported charset")
-        charset = name.decode("ascii").lower()
+        charset = _charset(scanner.astring())
         scanner.space()
     return Search(_Keys(scanner, charset).all_of(0, b""), returns)
+
+
+def _criteria(scanner: Scanner) -> tuple[Criterion, ...]:
+    scanner.expect(b"(")
+    found: list[Criterion] = []
+    while True:
+        reverse = scanner.accept(b"REVERSE ")
+        name = scanner.word()
+        if name not in SORT_KEYS:
+            raise BadCommand("unknown sort key")
+        found.append(Criterion(name, reverse))
+        if len(found) > MOST_CRITERIA:
+            raise BadCommand("too many sort keys")
+        if scanner.accept(b")"):
+            return tuple(found)
+        scanner.space()
+
+
+def parse_sort(scanner: Scanner) -> Sort:
+    """SORT after its space (RFC 5256 §3, RFC 5267 §3)."""
+    returns = _returns(scanner)
+    criteria = _criteria(scanner)
+    scanner.space()
+    charset = _charset(scanner.astring())
+    scanner.space()
+    return Sort(criteria, _Keys(scanner, charset).all_of(0, b""), returns)
+
+
+def parse_thread(scanner: Scanner) -> Thread:
+    """THREAD after its space (RFC 5256 §3)."""
+    algorithm = scanner.word()
+    if algorithm not in THREAD_ALGORITHMS:
+        raise BadCommand("unknown threading algorithm")
+    scanner.space()
+    charset = _charset(scanner.astring())
+    scanner.space()
+    return Thread(algorithm, _Keys(scanner, charset).all_of(0, b""))

@@ -18,7 +18,7 @@ class Limits:
     idle_time: float = 30 * 60.0
     write_time: float = 5 * 60.0
     handshake_time: float = 20.0
-    connections: int = 4000
+    connections: int = 10_000
     connections_per_account: int = 32
     connections_per_address: int = 200
     login_failures: int = 3
@@ -28,4 +28,3 @@ class Limits:
     account_check: float = 10.0
     bad_commands: int = 20
     folders_per_account: int = 2000
-    poll_interval: float = 0.5

@@ -66,48 +66,59 @@ def _tree(folders: Sequence[Folder]) -> dict[str, Folder | None]:
     return names
 
 
-def _chosen(folder: Folder | None, selection: frozenset[str]) -> bool:
-    if "SUBSCRIBED" in selection and (folder is None or not folder.subscribed):
-        return False
-    return not ("SPECIAL-USE" in selection and (folder is None or not folder.special_use))
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What LIST and LSUB choose from: the folders, the names subscribed to (with or without a folder), and whether the
+    session speaks IMAP4rev2."""
 
+    folders: Sequence[Folder]
+    subscribed: frozenset[str]
+    rev2: bool = False
 
-def listing(folders: Sequence[Folder], arguments: ListFolders) -> list[Listed]:
-    """The answer to LIST, by name. Attributes of CHILDREN and SPECIAL-USE are always given; `\\Subscribed` when asked."""
-    tree = _tree(folders)
-    with_children = {parent for name in tree for parent in _parents(name)}
-    selection = arguments.selection
-    chosen_below = (
-        {parent for name, folder in tree.items() if _chosen(folder, selection) for parent in _parents(name)}
-        if "RECURSIVEMATCH" in selection
-        else set()
-    )
-    show_subscribed = "SUBSCRIBED" in selection or "SUBSCRIBED" in arguments.returns
-    found: list[Listed] = []
-    for name in sorted(tree, key=lambda name: (name != "INBOX", name)):
-        folder = tree[name]
-        chosen = _chosen(folder, selection)
-        if not _covered(arguments, name) or not (chosen or name in chosen_below):
-            continue
-        attributes = ["\\HasChildren" if name in with_children else "\\HasNoChildren"]
-        if folder is None:
-            attributes.append("\\NonExistent" if arguments.extended else "\\Noselect")
-        elif folder.special_use:
-            attributes.append(folder.special_use)
-        if show_subscribed and folder is not None and folder.subscribed:
-            attributes.append("\\Subscribed")
-        info = ("SUBSCRIBED",) if name in chosen_below and "SUBSCRIBED" in selection else ()
-        found.append(Listed(name, folder, tuple(attributes), info))
-    return found
+    def find(self, arguments: ListFolders) -> list[Listed]:
+        """The answer to LIST, by name. Attributes of CHILDREN and SPECIAL-USE are always given; `\\Subscribed` when
+        asked."""
+        tree = _tree(self.folders)
+        with_children = {parent for name in tree for parent in _parents(name)}
+        selection = arguments.selection
+        chosen = {name for name in (*tree, *self.subscribed) if self._chosen(name, tree.get(name), selection)}
+        covered = {name for name in (*tree, *chosen) if _covered(arguments, name)}
+        below: set[str] = set()
+        if "RECURSIVEMATCH" in selection:
+            # RFC 5258 §3.5: CHILDINFO speaks of children that are chosen and not listed themselves.
+            below = {parent for name in chosen - covered for parent in _parents(name)} & covered
+        show = "SUBSCRIBED" in selection or "SUBSCRIBED" in arguments.returns
+        found: list[Listed] = []
+        for name in sorted((chosen & covered) | below, key=lambda name: (name != "INBOX", name)):
+            folder = tree.get(name)
+            attributes = ["\\HasChildren" if name in with_children else "\\HasNoChildren"]
+            if folder is None:
+                attributes.append("\\NonExistent" if arguments.extended or self.rev2 else "\\Noselect")
+            elif folder.special_use:
+                attributes.append(folder.special_use)
+            if show and name in self.subscribed:
+                attributes.append("\\Subscribed")
+            found.append(Listed(name, folder, tuple(attributes), ("SUBSCRIBED",) if name in below else ()))
+        return found
 
+    def _chosen(self, name: str, folder: Folder | None, selection: frozenset[str]) -> bool:
+        if "SUBSCRIBED" in selection and name not in self.subscribed:
+            return False
+        if "SPECIAL-USE" in selection and (folder is None or not folder.special_use):
+            return False
+        # A name without folder is listed only as the parent of others, or because it is subscribed to.
+        return folder is not None or "SUBSCRIBED" in selection or name not in self.subscribed or self._is_parent(name)
 
-def subscribed_listing(folders: Sequence[Folder], arguments: ListFolders) -> list[Listed]:
-    """The answer to LSUB. With `%`, a parent of subscribed names appears as `\\Noselect` (RFC 3501 §6.3.9)."""
-    subscribed = {folder.name: folder for folder in folders if folder.subscribed}
-    found = {name: Listed(name, folder, ()) for name, folder in subscribed.items() if _covered(arguments, name)}
-    if any("%" in pattern for pattern in arguments.patterns):
-        for name in subscribed:
-            for parent in _parents(name):
-                if parent not in subscribed and not _covered(arguments, name) and _covered(arguments, parent):
-                    found[parent] = Listed(parent, None, ("\\Noselect",))
-    return [found[name] for name in sorted(found, key=lambda name: (name != "INBOX", name))]
+    def _is_parent(self, name: str) -> bool:
+        return any(folder.name.startswith(name + DELIMITER) for folder in self.folders)
+
+    def find_subscribed(self, arguments: ListFolders) -> list[Listed]:
+        """The answer to LSUB. With `%`, a parent of subscribed names appears as `\\Noselect` (RFC 3501 §6.3.9)."""
+        names = {folder.name: folder for folder in self.folders}
+        found = {name: Listed(name, names.get(name), ()) for name in self.subscribed if _covered(arguments, name)}
+        if any("%" in pattern for pattern in arguments.patterns):
+            for name in self.subscribed:
+                for parent in _parents(name):
+                    if parent not in self.subscribed and not _covered(arguments, name) and _covered(arguments, parent):
+                        found[parent] = Listed(parent, None, ("\\Noselect",))
+        return [found[name] for name in sorted(found, key=lambda name: (name != "INBOX", name))]

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 
 from imap.errors import BadCommand
+from imap.values import Received
 
 MOST_DEPTH = 32
 _ATOM = re.compile(rb'[^\x00-\x20\x7f-\xff(){%*"\\\]]+')
@@ -18,20 +19,22 @@ _LIST_ATOM = re.compile(rb'[^\x00-\x20\x7f-\xff(){"\\]+')
 _TAG = re.compile(rb'[^\x00-\x20\x7f-\xff(){%*"\\+]{1,64}')
 _QUOTED = re.compile(rb'"((?:[^"\\\r\n\x00]|\\["\\])*)"')
 _ESCAPE = re.compile(rb'\\(["\\])')
-_LITERAL = re.compile(rb"~?\{([0-9]{1,10})\+?\}\r\n")
+_LITERAL = re.compile(rb"~?\{([0-9]{1,10})[+-]?\}\r\n")
 _NUMBER = re.compile(rb"[0-9]{1,20}")
-_SEQUENCE = re.compile(rb"[0-9:*,]+")
+_SEQUENCE = re.compile(rb"[0-9:*,]+|\$")
 _FLAG = re.compile(rb'\\?[^\x00-\x20\x7f-\xff(){%*"\\\]]+')
 
 
 class Scanner:
     """Reads elements one after the other; every method raises BadCommand when the text is not what it expects."""
 
-    __slots__ = ("_literals", "_next_literal", "data", "position")
+    __slots__ = ("_literals", "_next_literal", "data", "position", "utf8")
 
-    def __init__(self, data: bytes, literals: Sequence[bytes] = ()) -> None:
+    def __init__(self, data: bytes, literals: Sequence[bytes | Received] = (), *, utf8: bool = False) -> None:
+        """`utf8` is true once the client enabled UTF8=ACCEPT or IMAP4rev2: names are then UTF-8, not modified UTF-7."""
         self.data = data
         self.position = 0
+        self.utf8 = utf8
         self._literals = literals
         self._next_literal = 0
 
@@ -98,13 +101,22 @@ class Scanner:
         """A flag or keyword, as written."""
         return self._match(_FLAG, "a flag")[0]
 
-    def literal(self) -> bytes:
-        """A literal, whose bytes the reader has already received."""
+    def message(self) -> bytes | Received:
+        """A literal that may have been received into the store."""
         size = int(self._match(_LITERAL, "a literal")[1])
-        if self._next_literal >= len(self._literals) or len(self._literals[self._next_literal]) != size:
+        if self._next_literal >= len(self._literals):
             raise BadCommand("literal does not match its announced size")
         content = self._literals[self._next_literal]
+        if (len(content) if isinstance(content, bytes) else content.size) != size:
+            raise BadCommand("literal does not match its announced size")
         self._next_literal += 1
+        return content
+
+    def literal(self) -> bytes:
+        """A literal, whose bytes the reader has already received."""
+        content = self.message()
+        if not isinstance(content, bytes):
+            raise BadCommand("unexpected message literal")
         return content
 
     def string(self) -> bytes:

@@ -1,27 +1,32 @@
-"""Evaluates a search program over a folder (RFC 3501 §6.4.4). Synchronous; content is read only for keys that need it.
+"""Evaluates a search program over a folder (RFC 9051 §6.4.4). Synchronous: it runs in a worker thread.
 
-Text is compared without regard to letter case, after decoding: header fields by RFC 2047, text parts by their transfer
-encoding and charset. Encrypted content is not searched: the server cannot read it.
+Each key filters ascending indices, cheap keys before dear ones, so that text is looked for, in the store's index, only in
+the messages that the other keys let through. Encrypted content is not searched: the server cannot read it.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable
-from dataclasses import replace
-from datetime import UTC, date
-from email.utils import parsedate_tz
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
 
+from imap.errors import BadCommand
 from imap.grammar_search import FLAG_KEYS
+from imap.keys import Keys
+from imap.summaries import Summaries
 from imap.values import Key
+from mailstore import Details, SearchPart, Store, email_id
 from mailstore.model import FolderView
-from mime import Part, decode_words, parse
-from mime.words import decode_charset
 
 _HEADER_KEYS = {"BCC": "bcc", "CC": "cc", "FROM": "from", "SUBJECT": "subject", "TO": "to"}
-_CONTENT_KEYS = frozenset({*_HEADER_KEYS, "BODY", "TEXT", "HEADER", "SENTBEFORE", "SENTON", "SENTSINCE"})
-# Cheap keys first: the content is read only for messages that the others let through.
-_DEAR = {"BODY": 2, "TEXT": 2}
+# What a key costs for one message: nothing, a row of the database, its text.
+_COST = {
+    **dict.fromkeys(("SENTBEFORE", "SENTON", "SENTSINCE"), 2),
+    **dict.fromkeys(("SAVEDBEFORE", "SAVEDON", "SAVEDSINCE", "THREADID"), 1),
+    **dict.fromkeys((*_HEADER_KEYS, "HEADER"), 3),
+    **dict.fromkeys(("BODY", "TEXT"), 4),
+}
 
 
 def uses_modseq(key: Key) -> bool:
@@ -29,179 +34,190 @@ def uses_modseq(key: Key) -> bool:
     return key.name == "MODSEQ" or any(map(uses_modseq, key.operands))
 
 
-def _ordered(key: Key) -> tuple[int, Key]:
-    """The key with the operands of AND and OR from cheap to dear, and what it costs itself."""
-    operands = sorted(map(_ordered, key.operands), key=lambda pair: pair[0])
-    own = _DEAR.get(key.name, 1 if key.name in _CONTENT_KEYS else 0)
-    return max([own, *(cost for cost, _ in operands)]), replace(key, operands=tuple(one for _, one in operands))
+def check_numbers(key: Key, count: int) -> None:
+    """Refuses a sequence number that no message has (BadCommand)."""
+    if key.name == "SEQUENCE" and key.messages is not None and key.messages.beyond(count):
+        raise BadCommand("no message has that number")
+    for operand in key.operands:
+        check_numbers(operand, count)
 
 
-class Stopped(Exception):
-    """The session that asked is gone."""
+def _cost(key: Key) -> int:
+    return max([_COST.get(key.name, 0), *map(_cost, key.operands)])
 
 
-class _Spans:
-    """A sequence set made ready for many membership tests."""
+@dataclass(slots=True)
+class Evaluation:
+    """One search. `view` is the caller's own copy, `found` the UIDs of `$`, `recents` the ranges of \\Recent UIDs;
+    `stopped` says that nobody waits for the answer any more."""
 
-    def __init__(self, key: Key, highest: int) -> None:
-        spans: list[list[int]] = []
-        ranges = key.messages.ranges if key.messages else ()
-        pairs = [(highest if a is None else a, highest if b is None else b) for a, b in ranges]
-        for low, high in sorted((min(pair), max(pair)) for pair in pairs):
-            if spans and low <= spans[-1][1] + 1:
-                spans[-1][1] = max(spans[-1][1], high)
-            else:
-                spans.append([low, high])
-        self._lows = [span[0] for span in spans]
-        self._highs = [span[1] for span in spans]
-
-    def __contains__(self, number: int) -> bool:
-        place = bisect_right(self._lows, number)
-        return place > 0 and bisect_left(self._highs, number) < place
-
-
-class _Message:
-    """The content of one message, read and decoded at most once."""
-
-    def __init__(self, header: Callable[[], bytes], whole: Callable[[], bytes]) -> None:
-        self._read_header = header
-        self._read_whole = whole
-        self._fields: Part | None = None
-        self._body: str | None = None
-
-    @property
-    def fields(self) -> Part:
-        if self._fields is None:
-            self._fields = parse(self._read_header(), max_depth=0)
-        return self._fields
-
-    def header(self, name: str, text: str) -> bool:
-        """Whether a field of that name contains the text; an empty text asks for the field's presence."""
-        return any(text in value.casefold() for value in self.fields.get_all(name))
-
-    def anywhere_in_header(self, text: str) -> bool:
-        return any(text in f"{field.name}: {decode_words(field.text)}".casefold() for field in self.fields.fields)
-
-    def body(self, text: str) -> bool:
-        if self._body is None:
-            raw = self._read_whole()
-            self._body = "\n".join(_texts(parse(raw), raw)).casefold()
-        return text in self._body
-
-    def sent(self) -> date | None:
-        value = self.fields.get("date")
-        try:
-            parsed = parsedate_tz(value[:200]) if value else None
-            return date(parsed[0], parsed[1], parsed[2]) if parsed else None
-        except (ValueError, IndexError, OverflowError):
-            return None
-
-
-def _texts(root: Part, raw: bytes) -> list[str]:
-    found: list[str] = []
-    for part in root.walk():
-        if part is not root:
-            found.extend(decode_words(field.text) for field in part.fields)
-        if not part.children and part.media_type.startswith(("text/", "multipart/")):
-            found.append(decode_charset(part.decoded(raw), part.parameters.get("charset", "utf-8")))
-    return found
-
-
-class Search:
-    """One evaluation. `read` gives bytes of a blob by range; `header_length` a message's header length by index;
-    `stopped` is asked between messages."""
-
-    def __init__(
-        self,
-        view: FolderView,
-        read: Callable[[str, int, int | None], bytes],
-        header_length: Callable[[int], int],
-        stopped: Callable[[], bool],
-    ) -> None:
-        self.view = view
-        self._read = read
-        self._header_length = header_length
-        self._stopped = stopped
-        self._spans: dict[int, _Spans] = {}
+    store: Store
+    view: FolderView
+    now: datetime
+    found: tuple[int, ...]
+    recents: tuple[tuple[int, int], ...]
+    stopped: Callable[[], bool]
+    _keys: dict[int, Keys] = field(default_factory=dict)
+    _details: dict[int, Details] = field(default_factory=dict)
 
     def run(self, key: Key) -> list[int]:
-        """Indices of the messages found, ascending. Raises what `read` raises, and Stopped."""
-        found: list[int] = []
-        key = _ordered(key)[1]
-        for index in range(len(self.view.uids)):
-            if index % 64 == 0 and self._stopped():
-                raise Stopped
-            if self._test(key, index, self._message(index)):
-                found.append(index)
-        return found
+        """Indices of the messages found, ascending. Raises what the store raises, SearchStopped among it."""
+        return self._filter(key, list(range(len(self.view.uids))))
 
-    def _message(self, index: int) -> _Message:
-        blob = self.view.blobs[index]
-        return _Message(
-            lambda: self._read(blob, 0, self._header_length(index)),
-            lambda: self._read(blob, 0, None),
-        )
-
-    def _within(self, key: Key, number: int, highest: int) -> bool:
-        spans = self._spans.get(id(key))
-        if spans is None:
-            spans = self._spans[id(key)] = _Spans(key, highest)
-        return number in spans
-
-    def _test(self, key: Key, index: int, message: _Message) -> bool:
+    def _filter(self, key: Key, indices: list[int]) -> list[int]:
+        if not indices:
+            return indices
         name = key.name
         if name == "AND":
-            return all(self._test(operand, index, message) for operand in key.operands)
+            for operand in sorted(key.operands, key=_cost):
+                indices = self._filter(operand, indices)
+            return indices
         if name == "OR":
-            return any(self._test(operand, index, message) for operand in key.operands)
+            first, second = sorted(key.operands, key=_cost)
+            left = self._filter(first, indices)
+            if len(left) == len(indices):
+                return left
+            taken = set(left)
+            right = self._filter(second, [index for index in indices if index not in taken])
+            return sorted(left + right) if right else left
         if name == "NOT":
-            return not self._test(key.operands[0], index, message)
-        if name in _CONTENT_KEYS:
-            return _test_content(key, message)
-        return self._test_array(key, index)
+            taken = set(self._filter(key.operands[0], indices))
+            return [index for index in indices if index not in taken] if taken else indices
+        return self._leaf(key, indices)
 
-    def _test_array(self, key: Key, index: int) -> bool:
-        view, name = self.view, key.name
-        flags = view.flags[index]
+    def _leaf(self, key: Key, indices: list[int]) -> list[int]:
+        """A key without operands."""
+        name = key.name
         if name in FLAG_KEYS:
-            flag, wanted = FLAG_KEYS[name]
-            return (flag in flags) is wanted
+            return self._with_flag(*FLAG_KEYS[name], indices)
         if name in ("KEYWORD", "UNKEYWORD"):
-            # Keywords differ only in spelling, not in letter case (RFC 9051 §2.3.2).
-            has = key.text.lower() in {flag.lower() for flag in flags}
-            return has is (name == "KEYWORD")
-        if name == "UID":
-            return self._within(key, view.uids[index], view.uids[-1])
-        if name == "SEQUENCE":
-            return self._within(key, index + 1, len(view.uids))
-        if name == "MODSEQ":
-            return view.modseqs[index] >= key.number
-        if name in ("LARGER", "SMALLER"):
-            size = view.sizes[index]
-            return size > key.number if name == "LARGER" else size < key.number
-        if name in ("BEFORE", "ON", "SINCE"):
-            return _compare(name, view.dates[index].astimezone(UTC).date(), key.day)
-        # ALL and OLD find every message; NEW and RECENT none: this server keeps no \Recent (RFC 9051 dropped it).
-        return name in ("ALL", "OLD")
+            return self._with_flag(key.text, name == "KEYWORD", indices)
+        if name in ("UID", "SEQUENCE"):
+            return self._in_set(key, indices)
+        if name in _HEADER_KEYS:
+            return self._text(SearchPart.HEADER, key.text, indices, _HEADER_KEYS[name])
+        if name == "HEADER":
+            return self._text(SearchPart.HEADER, key.text, indices, key.field)
+        if name in ("BODY", "TEXT"):
+            return self._text(SearchPart(name.lower()), key.text, indices) if key.text else indices
+        if name in ("RECENT", "NEW", "OLD"):
+            recent = self._recent(indices)
+            if name == "OLD":
+                return [index for index in indices if index not in recent]
+            kept = [index for index in indices if index in recent]
+            return kept if name == "RECENT" else self._with_flag("\\Seen", False, kept)
+        if name in ("ALL", "SAVEDATESUPPORTED"):
+            return indices
+        test = self._test(key, indices)
+        return [index for index in indices if test(index)]
+
+    def _with_flag(self, flag: str, wanted: bool, indices: list[int]) -> list[int]:
+        """Sets of flags are few and shared: each is looked at once. Keywords have no letter case (RFC 9051 §2.3.2)."""
+        flags, low = self.view.flags, flag.lower()
+        right = {one for one in set(flags) if (low in {flag.lower() for flag in one}) is wanted}
+        return [index for index in indices if flags[index] in right] if right else []
+
+    def _in_set(self, key: Key, indices: list[int]) -> list[int]:
+        messages, uids = key.messages, self.view.uids
+        if messages is None:
+            return []
+        if messages.saved:
+            known = set(self.found)
+            return [index for index in indices if uids[index] in known]
+        numbers = uids if key.name == "UID" else range(1, len(uids) + 1)
+        named = messages.indices(numbers)
+        if len(indices) == len(uids):
+            return named
+        kept = set(named)
+        return [index for index in indices if index in kept]
+
+    def _recent(self, indices: list[int]) -> set[int]:
+        uids = self.view.uids
+        found: set[int] = set()
+        for first, end in self.recents:
+            found.update(range(bisect_left(uids, first), bisect_left(uids, end)))
+        return found
+
+    def _text(self, part: SearchPart, needle: str, indices: list[int], field: str = "") -> list[int]:
+        uids = self.view.uids
+        whole = len(indices) == len(uids)
+        hits = self.store.search_text(
+            self.view.folder.id,
+            part,
+            needle,
+            uids=None if whole else [uids[index] for index in indices],
+            field=field,
+            stopped=self.stopped,
+        )
+        return self._indices(hits)
+
+    def _indices(self, hits: Iterable[int]) -> list[int]:
+        """Where these UIDs are; those that came after the view was made are passed over."""
+        uids = self.view.uids
+        found: list[int] = []
+        place = 0
+        for uid in hits:
+            place = bisect_left(uids, uid, place)
+            if place < len(uids) and uids[place] == uid:
+                found.append(place)
+        return found
+
+    def _test(self, key: Key, indices: list[int]) -> Callable[[int], bool]:
+        """The test of a key that looks at one value of each message."""
+        view, name, number, day = self.view, key.name, key.number, key.day
+        match name:
+            case "MODSEQ":
+                return lambda index: view.modseqs[index] >= number
+            case "LARGER":
+                return lambda index: view.sizes[index] > number
+            case "SMALLER":
+                return lambda index: view.sizes[index] < number
+            case "OLDER":
+                # RFC 5032 §3: the interval counts back from now.
+                limit = self.now - timedelta(seconds=number)
+                return lambda index: view.dates[index] <= limit
+            case "YOUNGER":
+                limit = self.now - timedelta(seconds=number)
+                return lambda index: view.dates[index] >= limit
+            case "EMAILID":
+                return lambda index: email_id(view.blobs[index]) == key.text
+            case "THREADID":
+                details = self._load_details(indices)
+                return lambda index: index in details and details[index].thread_id == key.text
+        if name.startswith("SAVED"):
+            details = self._load_details(indices)
+            kind = name.removeprefix("SAVED")
+            return lambda index: index in details and _compare(kind, _day(details[index].saved_at), day)
+        if name.startswith("SENT"):
+            keys = self.load_keys(indices)
+            kind = name.removeprefix("SENT")
+            return lambda index: index in keys and _compare(kind, keys[index].sent_day, day)
+        return lambda index: _compare(name, _day(view.dates[index]), day)
+
+    def load_keys(self, indices: Iterable[int]) -> dict[int, Keys]:
+        """Sort keys by index; what cannot be read has none."""
+        missing = [index for index in indices if index not in self._keys]
+        for index, summary in Summaries(self.store, self.view).each(missing, self.stopped):
+            self._keys[index] = summary.keys()
+        return self._keys
+
+    def _load_details(self, indices: Iterable[int]) -> dict[int, Details]:
+        missing = [index for index in indices if index not in self._details]
+        uids = self.view.uids
+        found = self.store.details(self.view.folder.id, [uids[index] for index in missing])
+        for index in missing:
+            if uids[index] in found:
+                self._details[index] = found[uids[index]]
+        return self._details
 
 
-def _test_content(key: Key, message: _Message) -> bool:
-    text = key.text.casefold()
-    if key.name in _HEADER_KEYS:
-        return message.header(_HEADER_KEYS[key.name], text)
-    if key.name == "HEADER":
-        return message.header(key.field, text)
-    if key.name == "BODY":
-        return message.body(text)
-    if key.name == "TEXT":
-        return message.anywhere_in_header(text) or message.body(text)
-    sent = message.sent()
-    return sent is not None and _compare(key.name.removeprefix("SENT"), sent, key.day)
+def _day(moment: datetime) -> date:
+    return moment.astimezone(UTC).date()
 
 
-def _compare(name: str, day: date, limit: date | None) -> bool:
-    if limit is None:
+def _compare(kind: str, day: date | None, limit: date | None) -> bool:
+    if day is None or limit is None:
         return False
-    if name == "BEFORE":
+    if kind == "BEFORE":
         return day < limit
-    return day == limit if name == "ON" else day >= limit
+    return day == limit if kind == "ON" else day >= limit

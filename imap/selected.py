@@ -6,9 +6,11 @@ Invariant: sequence number = index + 1 in these arrays, and the arrays lose a me
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from imap.errors import BadCommand
+from imap.places import Place
 from imap.sequences import SequenceSet
 from mailstore.model import Changes, FolderView, MessageChange
 
@@ -16,26 +18,28 @@ from mailstore.model import Changes, FolderView, MessageChange
 @dataclass(frozen=True, slots=True)
 class News:
     """What to tell the client after `Selected.apply`: sequence numbers to expunge (each valid after those before it was
-    removed), whether the count grew, and the indices whose flags changed."""
+    removed) and their UIDs, whether the count grew, and the indices whose flags changed."""
 
     expunged: tuple[int, ...]
+    vanished: tuple[int, ...]
     grown: bool
     changed: tuple[int, ...]
 
 
 @dataclass(slots=True)
 class Selected:
-    """One session's view of one folder. `reached` is the modseq up to which changes have been fetched."""
+    """One session's view of one folder. `reached` is the modseq up to which changes have been fetched, `rights` those of
+    RFC 4314, `recents` the ranges of UIDs that are \\Recent here, `found` the UIDs that `$` stands for."""
 
+    place: Place
     view: FolderView
     read_only: bool
+    rights: str
     reached: int
+    recents: list[tuple[int, int]]
+    keywords: frozenset[str]
     pending: set[int] = field(default_factory=set)
-
-    @classmethod
-    def open(cls, view: FolderView, *, read_only: bool) -> Selected:
-        """A view fresh from the store."""
-        return cls(view, read_only, view.folder.highest_modseq)
+    found: tuple[int, ...] = ()
 
     @property
     def folder_id(self) -> int:
@@ -47,6 +51,17 @@ class Selected:
         """How many messages the client knows."""
         return len(self.view.uids)
 
+    @property
+    def recent(self) -> int:
+        """How many messages are \\Recent."""
+        uids = self.view.uids
+        return sum(bisect_left(uids, end) - bisect_left(uids, first) for first, end in self.recents)
+
+    def is_recent(self, index: int) -> bool:
+        """Whether this message is \\Recent."""
+        uid = self.view.uids[index]
+        return any(first <= uid < end for first, end in self.recents)
+
     def index_of(self, uid: int) -> int | None:
         """Where the message with this UID is, or None."""
         index = bisect_left(self.view.uids, uid)
@@ -54,11 +69,22 @@ class Selected:
 
     def resolve(self, messages: SequenceSet, *, uid: bool) -> list[int]:
         """Indices of the messages named. Unknown UIDs are ignored; an unknown sequence number is BAD."""
+        if messages.saved:
+            return self.indices(self.found)
         if uid:
             return messages.indices(self.view.uids)
         if messages.beyond(self.count) or (not self.count and any(None in span for span in messages.ranges)):
             raise BadCommand("no message has that number")
         return messages.indices(range(1, self.count + 1))
+
+    def indices(self, uids: Iterable[int]) -> list[int]:
+        """Where these messages are, those that still are."""
+        return [index for index in map(self.index_of, uids) if index is not None]
+
+    def uids(self, indices: Iterable[int]) -> list[int]:
+        """The UIDs at these places."""
+        column = self.view.uids
+        return [column[index] for index in indices]
 
     def update(self, change: MessageChange) -> int | None:
         """Takes over flags and modseq the store has just given us; the index, or None when the message is unknown."""
@@ -72,7 +98,7 @@ class Selected:
         """Takes over what happened in the store. Expunged messages stay until EXPUNGE may be sent."""
         self.reached = max(self.reached, changes.highest_modseq)
         self.pending.update(uid for uid in changes.expunged if self.index_of(uid) is not None)
-        expunged = self._remove_pending() if expunge_allowed and self.pending else ()
+        numbers, vanished = self._remove_pending() if expunge_allowed and self.pending else ((), ())
         gone = set(changes.expunged)
         before = self.count
         changed: list[int] = []
@@ -84,7 +110,7 @@ class Selected:
                     changed.append(index)
             elif change.uid not in gone and (not self.count or change.uid > self.view.uids[-1]):
                 self._append(change)
-        return News(expunged, self.count > before, tuple(changed))
+        return News(numbers, vanished, self.count > before, tuple(changed))
 
     def _append(self, change: MessageChange) -> None:
         view = self.view
@@ -95,14 +121,22 @@ class Selected:
         view.dates.append(change.date)
         view.blobs.append(change.blob)
 
-    def _remove_pending(self) -> tuple[int, ...]:
+    def _remove_pending(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         view = self.view
-        gone = [index for index, uid in enumerate(view.uids) if uid in self.pending]
+        gone = sorted(index for index in map(self.index_of, self.pending) if index is not None)
+        uids = tuple(view.uids[index] for index in gone)
         self.pending.clear()
-        removed = set(gone)
-        kept = [index for index in range(self.count) if index not in removed]
         for column in (view.uids, view.modseqs, view.flags, view.sizes, view.dates, view.blobs):
             values: list[object] = column  # type: ignore[assignment]
-            values[:] = [values[index] for index in kept]
-        # RFC 3501 §7.4.1: each EXPUNGE renumbers the messages after it.
-        return tuple(index + 1 - earlier for earlier, index in enumerate(gone))
+            if len(gone) <= 8:
+                for index in reversed(gone):
+                    del values[index]
+                continue
+            kept: list[object] = []
+            reached = 0
+            for index in gone:
+                kept += values[reached:index]
+                reached = index + 1
+            values[:] = kept + values[reached:]
+        # RFC 9051 §7.5.1: each EXPUNGE renumbers the messages after it.
+        return tuple(index + 1 - earlier for earlier, index in enumerate(gone)), uids

@@ -29,9 +29,11 @@ def _bound(text: bytes) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class SequenceSet:
-    """Ranges as written; None stands for `*`, the highest number in use."""
+    """Ranges as written; None stands for `*`, the highest number in use. `saved` stands for `$`, the messages that the
+    last SEARCH RETURN (SAVE) found (RFC 9051 §6.4.4.1); there are no ranges then."""
 
     ranges: tuple[tuple[int | None, int | None], ...]
+    saved: bool = False
 
     def indices(self, numbers: Sequence[int]) -> list[int]:
         """Indices, ascending and without doubles, of the members of the ascending `numbers` that the set names."""
@@ -54,12 +56,15 @@ class SequenceSet:
         return found
 
     def beyond(self, count: int) -> bool:
-        """Whether a message sequence number above `count` is named: RFC 3501 §9 makes that a client error."""
-        return any(bound is not None and bound > count for span in self.ranges for bound in span)
+        """Whether a message sequence number above `count` is named: RFC 3501 §9 makes that a client error. A range with
+        `*` always names the last message, whatever its other bound."""
+        return any(first is not None and last is not None and max(first, last) > count for first, last in self.ranges)
 
 
 def parse_sequence_set(text: bytes) -> SequenceSet:
-    """Reads `1:3,7,9:*`. Raises BadCommand."""
+    """Reads `1:3,7,9:*` or `$`. Raises BadCommand."""
+    if text == b"$":
+        return SequenceSet((), saved=True)
     pieces = text.split(b",", MOST_RANGES)
     if len(pieces) > MOST_RANGES:
         raise BadCommand("too many ranges in sequence set")

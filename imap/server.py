@@ -15,7 +15,10 @@ from imap.errors import ConnectionGone
 from imap.limits import Limits
 from imap.session import Session
 from imap.watcher import Watcher
-from mailstore import Store
+from mailstore import Account, Store
+
+TokenVerifier = Callable[[str, str, datetime], Account | None]
+"""(address the client gave or "", bearer token, now) -> the mailbox it may enter, or None."""
 
 
 def _now() -> datetime:
@@ -31,6 +34,7 @@ class Registry:
         self._by_address: Counter[str] = Counter()
         self._by_account: Counter[int] = Counter()
         self._accounts: dict[Session, int] = {}
+        self._checked: dict[int, float] = {}
 
     def enter(self, address: str) -> bool:
         """Whether one more connection from this address may stay; counts it if so."""
@@ -50,6 +54,13 @@ class Registry:
         self._accounts[session] = account_id
         return True
 
+    def checked(self, account_id: int, now: float) -> bool:
+        """Whether another session has just seen that this mailbox is open; if not, the caller is to look."""
+        if now < self._checked.get(account_id, 0.0):
+            return True
+        self._checked[account_id] = now + self._limits.account_check / 2
+        return False
+
     def leave(self, session: Session, address: str) -> None:
         """The end of a connection that `enter` let in."""
         self._total -= 1
@@ -57,13 +68,18 @@ class Registry:
         account_id = self._accounts.pop(session, None)
         if account_id is not None:
             self._by_account -= Counter({account_id: 1})
+            if account_id not in self._by_account:
+                self._checked.pop(account_id, None)
 
 
 class ImapServer:
     """`start`, then serve until `stop`. Port 0 takes a free port: see `ports`.
 
-    `tls_context` is a server-side context; `port_starttls` None means that only implicit TLS is served. `sleep` delays
-    failed logins and may be replaced in tests.
+    `tls_context` is a server-side context; one that asks for a client certificate makes EXTERNAL possible.
+    `port_starttls` None means that only implicit TLS is served. `sleep` delays failed logins and may be replaced in tests.
+    `tokens` verifies the bearer tokens of OAUTHBEARER and XOAUTH2, which are not offered without it; `tokens_away` is what it
+    raises when it cannot tell now. `compress` offers
+    COMPRESS=DEFLATE, which lets an onlooker guess at what is sent together: off unless the operator asks for it.
     """
 
     def __init__(
@@ -77,6 +93,9 @@ class ImapServer:
         clock: Callable[[], datetime] = _now,
         limits: Limits | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        tokens: TokenVerifier | None = None,
+        tokens_away: tuple[type[Exception], ...] = (),
+        compress: bool = False,
     ) -> None:
         self.store = store
         self.tls_context = tls_context
@@ -87,7 +106,10 @@ class ImapServer:
         # What takes long in a worker thread waits here, so that the threads stay free for everybody else's commands.
         self.logins = asyncio.Semaphore(self.limits.logins_at_once)
         self.searches = asyncio.Semaphore(self.limits.searches_at_once)
-        self.watcher = Watcher(store, self.limits.poll_interval)
+        self.watcher = Watcher(store)
+        self.tokens = tokens
+        self.tokens_away = tokens_away
+        self.compress = compress
         self.can_start_tls = port_starttls is not None
         self.ports: tuple[int, ...] = ()
         self._host = host
@@ -119,7 +141,7 @@ class ImapServer:
         """Takes no more connections, says BYE to the others, and waits until they have ended."""
         for server in self._servers:
             server.close()
-        await self.watcher.stop()
+        self.watcher.stop()
         for task, channel in list(self._sessions.items()):
             with contextlib.suppress(ConnectionGone):
                 await channel.write(fmt.status("*", "BYE", "UNAVAILABLE", "Server shutting down"), 1.0)

@@ -2,7 +2,7 @@
 
 Invariants:
 * every command gets exactly one tagged response, unless the connection ends with BYE;
-* EXPUNGE is never sent while a FETCH, STORE or SEARCH by sequence number runs (RFC 3501 §7.4.1);
+* EXPUNGE is never sent while a FETCH, STORE or SEARCH by sequence number runs (RFC 9051 §7.5.1);
 * an unexpected error shows a reference only; the log has that reference, the error's type and place, never content.
 """
 
@@ -16,21 +16,27 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import structlog
 
 from imap import format as fmt
+from imap.capabilities import Moment, capability_text
 from imap.channel import Channel
 from imap.commands import VERBS
 from imap.errors import BadCommand, ConnectionGone, EndSession, Refused
 from imap.incidents import log_unexpected
 from imap.parser import parse
-from imap.reader import RefusedLiteral, read_command
+from imap.places import Place, folder_at, place_of
+from imap.reader import CommandReader, Sink
 from imap.selected import News, Selected
-from imap.states import Moment, Reply, State, capability_text
+from imap.sequences import format_numbers
+from imap.sinks import open_sink
+from imap.states import Reply, State
 from imap.values import Command
 from mailstore.model import (
     Account,
     BlobDamaged,
+    Folder,
     FolderExists,
     NoSuchFolder,
     NoSuchMessage,
+    OverQuota,
     StoreError,
     StoreUnavailable,
 )
@@ -43,19 +49,38 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _log = structlog.get_logger()
 
-# What the store refuses -> response code (RFC 5530). The first class that fits counts.
+# What the store refuses -> response code (RFC 5530, RFC 9208). The first class that fits counts.
 _STORE_CODES: tuple[tuple[type[StoreError], str], ...] = (
     (NoSuchFolder, "NONEXISTENT"),
     (FolderExists, "ALREADYEXISTS"),
     (NoSuchMessage, "EXPUNGEISSUED"),
     (BlobDamaged, "CORRUPTION"),
     (StoreUnavailable, "UNAVAILABLE"),
+    (OverQuota, "OVERQUOTA"),
     (StoreError, "CANNOT"),
 )
 
 
 class Session:
-    """The state of one connection. Command families in `imap.commands` read and change it."""
+    """The state of one connection. Command families in `imap.commands` read and change it. `enabled` are the names of
+    ENABLE, upper case."""
+
+    __slots__ = (
+        "_account",
+        "_bad",
+        "_login_deadline",
+        "_next_check",
+        "_out",
+        "_waiting",
+        "channel",
+        "enabled",
+        "limits",
+        "login_failures",
+        "selected",
+        "server",
+        "state",
+        "store",
+    )
 
     def __init__(self, server: ImapServer, channel: Channel) -> None:
         self.server = server
@@ -64,7 +89,7 @@ class Session:
         self.channel = channel
         self.state = State.NOT_AUTHENTICATED
         self.selected: Selected | None = None
-        self.condstore = False
+        self.enabled: frozenset[str] = frozenset()
         self.login_failures = 0
         self._account: Account | None = None
         self._bad = 0
@@ -88,9 +113,40 @@ class Session:
         return self.selected
 
     @property
+    def condstore(self) -> bool:
+        """Whether modseqs are told (RFC 7162 §3.1)."""
+        return "CONDSTORE" in self.enabled
+
+    @property
+    def qresync(self) -> bool:
+        """Whether VANISHED is said instead of EXPUNGE (RFC 7162 §3.2)."""
+        return "QRESYNC" in self.enabled
+
+    @property
+    def rev2(self) -> bool:
+        """Whether the client enabled IMAP4rev2 (RFC 9051)."""
+        return "IMAP4REV2" in self.enabled
+
+    @property
+    def utf8(self) -> bool:
+        """Whether names go in UTF-8 (RFC 6855 §3, RFC 9051 §5.1)."""
+        return "UTF8=ACCEPT" in self.enabled or self.rev2
+
+    def enable(self, *names: str) -> None:
+        """Turns extensions on, for the rest of the session."""
+        self.enabled |= frozenset(names)
+
+    @property
     def moment(self) -> Moment:
         """What capabilities depend on."""
-        return Moment(self.state, self.channel.tls, self.server.can_start_tls)
+        return Moment(
+            self.state,
+            self.channel.tls,
+            self.server.can_start_tls,
+            self.channel.tls and self.channel.certificate is not None,
+            self.server.tokens is not None,
+            self.server.compress and not self.channel.compressed,
+        )
 
     def capabilities(self) -> str:
         """The words of CAPABILITY now."""
@@ -110,9 +166,29 @@ class Session:
         if self._account is None or now < self._next_check:
             return
         self._next_check = now + self.limits.account_check
+        if self.server.registry.checked(self._account.id, now):
+            return
         current = await self.call(self.store.find_account, self._account.address)
         if current is None or not current.active:
             raise EndSession("Boîte fermée. / Mailbox closed.")
+
+    async def locate(self, name: str) -> Place:
+        """Where a mailbox name leads. Raises NoSuchFolder."""
+        return await self.call(place_of, self.store, self.account, name)
+
+    async def find(self, name: str, rights: str = "") -> tuple[Place, Folder]:
+        """The folder of a name, which the session must hold `rights` on. Raises NoSuchFolder, Refused."""
+        place = await self.locate(name)
+        return place, await self.call(folder_at, self.store, place, rights)
+
+    def require(self, rights: str) -> Selected:
+        """The selected folder, when it is open for writing and the session holds `rights` on it. Raises Refused."""
+        selected = self.folder
+        if selected.read_only:
+            raise Refused("READ-ONLY", "Dossier en lecture seule. / The folder is read-only.")
+        if not set(rights) <= set(selected.rights):
+            raise Refused("NOPERM", "Droit insuffisant sur ce dossier. / Permission denied on this folder.")
+        return selected
 
     def leave_folder(self) -> None:
         """Back to the authenticated state."""
@@ -177,17 +253,29 @@ class Session:
             await self.send(fmt.status("*", "BYE", code, text))
             await self.flush()
 
+    def _reader(self) -> CommandReader:
+        return CommandReader(
+            self.channel,
+            self.limits,
+            authenticated=self.state is not State.NOT_AUTHENTICATED,
+            utf8=self.utf8,
+            invite=self.invite,
+            open_sink=self._open_sink,
+        )
+
+    async def _open_sink(self, name: str, size: int, binary: bool) -> Sink:
+        try:
+            return await open_sink(self, name, size, binary=binary)
+        except StoreError as error:
+            raise Refused(_code(error), str(error)) from None
+
     async def _one_command(self) -> None:
         tag: str | None = None
+        reader = self._reader()
         try:
             async with asyncio.timeout(self.read_timeout()):
-                raw = await read_command(
-                    self.channel,
-                    self.limits,
-                    authenticated=self.state is not State.NOT_AUTHENTICATED,
-                    invite=self.invite,
-                )
-            command = parse(raw.line, raw.literals)
+                raw = await reader.read()
+            command = parse(raw.line, raw.literals, utf8=self.utf8)
             tag = command.tag
             del raw
             reply = await self._carry_out(command)
@@ -197,16 +285,20 @@ class Session:
             await self.send(fmt.status(tag or error.tag or "*", "BAD", "", error.text))
             if self._bad >= self.limits.bad_commands:
                 raise EndSession("Too many invalid commands") from None
-        except RefusedLiteral as error:
-            await self.send(fmt.status(error.tag or "*", "NO", error.code, error.text))
         except Refused as error:
-            await self.send(fmt.status(tag or "*", "NO", error.code, error.text))
+            await self.send(fmt.status(tag or error.tag or "*", "NO", error.code, error.text))
             if error.final:
                 raise EndSession("Closing") from None
         else:
-            if reply.silent:
-                return
-            await self.send(fmt.status(command.tag, "OK", reply.code, reply.text))
+            if not reply.silent:
+                await self.send(fmt.status(command.tag, "OK", self._reply_code(reply), reply.text))
+        finally:
+            await reader.discard()
+
+    def _reply_code(self, reply: Reply) -> str:
+        if not reply.code and reply.with_modseq and self.condstore and self.selected is not None:
+            return f"HIGHESTMODSEQ {self.selected.reached}"
+        return reply.code
 
     async def _carry_out(self, command: Command) -> Reply:
         verb = VERBS[command.name]
@@ -219,7 +311,7 @@ class Session:
                 await self.sync(expunge_allowed=verb.expunge_allowed or command.uid)
             return reply
         except StoreError as error:
-            code = next(code for kind, code in _STORE_CODES if isinstance(error, kind))
+            code = _code(error)
             if code == "CORRUPTION":
                 _log.error("a message is damaged in the store", account=self.account.address)
             raise Refused(code, str(error)) from None
@@ -228,28 +320,62 @@ class Session:
         except Exception as error:
             raise Refused("SERVERBUG", f"Internal error (réf. {log_unexpected(error)})") from None
 
-    async def sync(self, *, expunge_allowed: bool) -> None:
-        """Tells the client what happened in its folder since the last time. A deleted folder ends the session."""
+    async def sync(self, *, expunge_allowed: bool, idle: bool = False) -> None:
+        """Tells the client what happened in its folder since the last time. A deleted folder ends the session. `idle`
+        sessions share what they ask the store."""
         selected = self.folder
+        folder_id, reached, viewer = selected.folder_id, selected.reached, selected.place.viewer
         try:
-            changes = await self.call(self.store.changes, selected.folder_id, selected.reached)
+            if idle:
+                changes = await self.server.watcher.changes(folder_id, reached, viewer)
+            else:
+                changes = await self.call(self.store.changes, folder_id, reached, viewer=viewer)
         except NoSuchFolder:
             raise EndSession("The selected folder was deleted") from None
-        await self.tell(selected.apply(changes, expunge_allowed=expunge_allowed))
+        await self.tell(selected.apply(changes, expunge_allowed=expunge_allowed), idle=idle)
 
-    async def tell(self, news: News) -> None:
-        """EXPUNGE, EXISTS and FETCH responses."""
+    async def tell(self, news: News, *, idle: bool = False) -> None:
+        """EXPUNGE or VANISHED, EXISTS and FETCH responses."""
         selected = self.folder
-        for number in news.expunged:
-            await self.send(b"* %d EXPUNGE\r\n" % number)
+        if news.vanished and self.qresync:
+            await self.send(b"* VANISHED %b\r\n" % format_numbers(news.vanished).encode("ascii"))
+        else:
+            for number in news.expunged:
+                await self.send(b"* %d EXPUNGE\r\n" % number)
         if news.grown:
-            await self.send(b"* %d EXISTS\r\n* 0 RECENT\r\n" % selected.count)
+            await self.send(b"* %d EXISTS\r\n" % selected.count)
+            if not self.rev2:
+                if not idle or self.server.watcher.claim(selected.folder_id):
+                    await self.claim_recent()
+                await self.send(b"* %d RECENT\r\n" % selected.recent)
+        known = selected.keywords
         for index in news.changed:
             await self.tell_flags(index)
+            known |= selected.view.flags[index]
+        selected.keywords = known
+
+    async def claim_recent(self) -> None:
+        """Makes the messages that no other session was told of \\Recent in this one."""
+        selected = self.folder
+        if not selected.read_only:
+            first, end = await self.call(self.store.claim_recent, selected.folder_id, take=True)
+            if first < end:
+                selected.recents.append((first, end))
 
     async def tell_flags(self, index: int) -> None:
         """An untagged FETCH with a message's flags."""
         view = self.folder.view
         modseq = b" MODSEQ (%d)" % view.modseqs[index] if self.condstore else b""
-        flags = fmt.flags(view.flags[index])
+        flags = self.flags_of(index)
         await self.send(b"* %d FETCH (UID %d FLAGS %b%b)\r\n" % (index + 1, view.uids[index], flags, modseq))
+
+    def flags_of(self, index: int) -> bytes:
+        """The flags of a message as a parenthesised list."""
+        selected = self.folder
+        if selected.recents and not self.rev2 and selected.is_recent(index):
+            return fmt.flags(selected.view.flags[index] | {"\\Recent"})
+        return fmt.flags(selected.view.flags[index])
+
+
+def _code(error: StoreError) -> str:
+    return next(code for kind, code in _STORE_CODES if isinstance(error, kind))

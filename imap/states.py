@@ -1,4 +1,4 @@
-"""The states of a session, and what is announced in each, as data (RFC 3501 §3, §6.1.1)."""
+"""The states of a session, and what a command is, as data (RFC 9051 §3)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class State(Enum):
-    """RFC 3501 §3."""
+    """RFC 9051 §3."""
 
     NOT_AUTHENTICATED = "not authenticated"
     AUTHENTICATED = "authenticated"
@@ -30,11 +30,13 @@ IN_FOLDER = frozenset({State.SELECTED})
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """How a command ended well: the tagged OK's text and its response code. `silent`: the answer has gone out already."""
+    """How a command ended well: the tagged OK's text and its response code. `silent`: the answer has gone out already.
+    `with_modseq`: the OK also says what modseq the client is up to (RFC 7162 §3.2.7), unless it says something else."""
 
     text: str
     code: str = ""
     silent: bool = False
+    with_modseq: bool = False
 
 
 Handler = Callable[["Session", Command], Awaitable[Reply]]
@@ -42,77 +44,10 @@ Handler = Callable[["Session", Command], Awaitable[Reply]]
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """One command: where it is allowed, what carries it out, and whether EXPUNGE may be sent while it runs
-    (RFC 3501 §7.4.1 forbids it for FETCH, STORE and SEARCH without UID)."""
+    """One command: where it is allowed, what carries it out, and whether EXPUNGE may be sent while it runs (RFC 9051
+    §7.5.1 forbids it for FETCH, STORE and SEARCH without UID)."""
 
     name: str
     states: frozenset[State]
     handler: Handler
     expunge_allowed: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """What a capability's presence depends on."""
-
-    state: State
-    tls: bool
-    can_start_tls: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Capability:
-    """A word of the CAPABILITY response and when it is said."""
-
-    name: str
-    when: Callable[[Moment], bool]
-
-
-def _always(_: Moment) -> bool:
-    return True
-
-
-def _before_login(moment: Moment) -> bool:
-    return moment.state is State.NOT_AUTHENTICATED
-
-
-def _after_login(moment: Moment) -> bool:
-    return moment.state is not State.NOT_AUTHENTICATED
-
-
-CAPABILITIES = (
-    Capability("IMAP4rev1", _always),
-    Capability("ID", _always),
-    Capability("ENABLE", _always),
-    Capability("STARTTLS", lambda moment: moment.can_start_tls and not moment.tls),
-    Capability("LOGINDISABLED", lambda moment: not moment.tls),
-    Capability("AUTH=PLAIN", lambda moment: moment.tls and _before_login(moment)),
-    Capability("SASL-IR", lambda moment: moment.tls and _before_login(moment)),
-    Capability("LITERAL-", _before_login),
-    *(
-        Capability(name, _after_login)
-        for name in (
-            "LITERAL+",
-            "IDLE",
-            "NAMESPACE",
-            "CHILDREN",
-            "SPECIAL-USE",
-            "CREATE-SPECIAL-USE",
-            "LIST-EXTENDED",
-            "LIST-STATUS",
-            "UIDPLUS",
-            "UNSELECT",
-            "MOVE",
-            "ESEARCH",
-            "CONDSTORE",
-        )
-    ),
-)
-
-
-def capability_text(moment: Moment, message_size: int) -> str:
-    """The words of CAPABILITY at this moment, `CAPABILITY` itself in front."""
-    words = [capability.name for capability in CAPABILITIES if capability.when(moment)]
-    if _after_login(moment):
-        words.append(f"APPENDLIMIT={message_size}")
-    return " ".join(["CAPABILITY", *words])

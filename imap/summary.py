@@ -1,12 +1,12 @@
 """The summary of a message, made once at delivery and kept beside it, so that listing a folder never parses a message.
 
-It holds ENVELOPE, BODY and BODYSTRUCTURE as ready-to-send bytes, and the places of all sections, so that BODY[2.1] is
-read from the blob by range. The mailstore keeps it as opaque bytes.
+It holds ENVELOPE, BODY and BODYSTRUCTURE as ready-to-send bytes, the places of all sections, so that BODY[2.1] is read
+from the blob by range, and the keys of SORT, THREAD and PREVIEW. The mailstore keeps it as opaque, sealed bytes.
 
-Encoding, version 1: `\\x01`, then six 4-byte big-endian numbers (message size, header length, lengths of the four
-chunks), then the chunks ENVELOPE, BODY, BODYSTRUCTURE, places. A place is 4 numbers (start, body start, end, header end
-of the message inside or 0) with its section path in front as length and 2-byte numbers. An unknown version, or bytes
-that do not fit, read as "no summary": the caller computes it anew from the message.
+Encoding, version 2: `\x02`, then seven 4-byte big-endian numbers (message size, header length, lengths of the five
+chunks), then the chunks ENVELOPE, BODY, BODYSTRUCTURE, places, keys. A place is 4 numbers (start, body start, end, header
+end of the message inside or 0) with its section path in front as length and 2-byte numbers, and its transfer encoding as
+one octet behind. An unknown version, or bytes that do not fit, read as "no summary": the caller computes it anew.
 """
 
 from __future__ import annotations
@@ -16,29 +16,34 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from imap.envelope import envelope
+from imap.keys import Keys, decode_keys, encode_keys, keys_of
 from imap.structure import body_structure
 from mime import Part, parse
 
-VERSION = 1
+VERSION = 2
 MOST_STRUCTURE = 512 * 1024
-_HEAD = struct.Struct(">BIIIIII")
-_PLACE = struct.Struct(">IIII")
+_HEAD = struct.Struct(">BIIIIIII")
+_PLACE = struct.Struct(">IIIIB")
 Path = tuple[int, ...]
+# What BINARY can undo (RFC 3516 §4.2); the last stands for an encoding nobody knows.
+ENCODINGS = ("identity", "base64", "quoted-printable", "unknown")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a part lies in the message. `inner_body` is where the text of a message/rfc822's message starts, else 0."""
+    """Where a part lies in the message. `inner_body` is where the text of a message/rfc822's message starts, else 0.
+    `encoding` is an index in ENCODINGS."""
 
     start: int
     body_start: int
     end: int
     inner_body: int
+    encoding: int
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A summary, read. `places` is still encoded: few commands need it."""
+    """A summary, read. `places` and `keys` are still encoded: few commands need them."""
 
     size: int
     header_length: int
@@ -46,6 +51,11 @@ class Summary:
     body: bytes
     structure: bytes
     encoded_places: bytes
+    encoded_keys: bytes
+
+    def keys(self) -> Keys:
+        """What SORT, THREAD and PREVIEW need."""
+        return decode_keys(self.encoded_keys)
 
     def places(self) -> dict[Path, Place]:
         """Section path (`(2, 1)` for 2.1) to its place."""
@@ -65,18 +75,25 @@ def _walk(part: Part, path: Path) -> Iterator[tuple[Path, Place]]:
 def _section(part: Part, path: Path) -> Iterator[tuple[Path, Place]]:
     is_message = not part.media_type.startswith("multipart/") and bool(part.children)
     inner = part.children[0] if is_message else None
-    yield path, Place(part.start, part.body_start, part.end, inner.body_start if inner else 0)
+    encoding = 0 if part.children else _encoding(part)
+    yield path, Place(part.start, part.body_start, part.end, inner.body_start if inner else 0, encoding)
     if inner is not None:
         yield from _walk(inner, path)
     elif part.children:
         yield from _walk(part, path)
 
 
+def _encoding(part: Part) -> int:
+    if part.encoding in ("", "7bit", "8bit", "binary"):
+        return 0
+    return ENCODINGS.index(part.encoding) if part.encoding in ENCODINGS[1:3] else 3
+
+
 def _encode_places(root: Part) -> bytes:
     out = bytearray()
     for path, place in _walk(root, ()):
         out += bytes([len(path)]) + struct.pack(f">{len(path)}H", *path)
-        out += _PLACE.pack(place.start, place.body_start, place.end, place.inner_body)
+        out += _PLACE.pack(place.start, place.body_start, place.end, place.inner_body, place.encoding)
     return bytes(out)
 
 
@@ -106,12 +123,13 @@ def _summary(root: Part, raw: bytes) -> Summary:
         body=body_structure(root, raw, extended=False),
         structure=body_structure(root, raw, extended=True),
         encoded_places=_encode_places(root),
+        encoded_keys=encode_keys(keys_of(root, raw)),
     )
 
 
 def encode(summary: Summary) -> bytes:
     """The stored form."""
-    chunks = (summary.envelope, summary.body, summary.structure, summary.encoded_places)
+    chunks = (summary.envelope, summary.body, summary.structure, summary.encoded_places, summary.encoded_keys)
     head = _HEAD.pack(VERSION, summary.size, summary.header_length, *map(len, chunks))
     return head + b"".join(chunks)
 
@@ -119,6 +137,13 @@ def encode(summary: Summary) -> bytes:
 def summarise(raw: bytes) -> bytes:
     """The opaque index of a message for the mailstore: give it to `Store.open(..., index=summarise)`. Never raises."""
     return encode(compute(raw))
+
+
+def read_envelope(stored: bytes) -> bytes | None:
+    """Only the ENVELOPE of a stored summary: what listing a large folder asks of every message."""
+    if len(stored) < _HEAD.size or stored[0] != VERSION:
+        return None
+    return stored[_HEAD.size : _HEAD.size + int.from_bytes(stored[9:13], "big")]
 
 
 def read(stored: bytes) -> Summary | None:
@@ -133,4 +158,4 @@ def read(stored: bytes) -> Summary | None:
     for length in lengths:
         chunks.append(stored[position : position + length])
         position += length
-    return Summary(size, header_length, chunks[0], chunks[1], chunks[2], chunks[3])
+    return Summary(size, header_length, *chunks)

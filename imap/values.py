@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
+from typing import Protocol
 
 from imap.sequences import SequenceSet
 from mailstore.model import FlagOperation
@@ -41,11 +42,36 @@ class Enable:
 
 @dataclass(frozen=True, slots=True)
 class Mailbox:
-    """A command on one folder. `special_use` is only given by CREATE (RFC 6154 §3), `condstore` by SELECT (RFC 7162)."""
+    """A command on one folder."""
 
     name: str
-    special_use: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """CREATE, with the special uses of RFC 6154 §3."""
+
+    name: str
+    special_uses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Resync:
+    """The QRESYNC parameter of SELECT (RFC 7162 §3.2.5). `known` are the UIDs the client has, None for all below UIDNEXT."""
+
+    uid_validity: int
+    modseq: int
+    known: SequenceSet | None
+
+
+@dataclass(frozen=True, slots=True)
+class Select:
+    """SELECT and EXAMINE. `written` is the name as the client wrote it."""
+
+    name: str
+    written: str
     condstore: bool = False
+    resync: Resync | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +102,38 @@ class Status:
     items: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
-    """APPEND of one message."""
+class Received(Protocol):
+    """A message literal that was received straight into the store, never whole in memory."""
 
-    name: str
+    @property
+    def size(self) -> int:
+        """Octets received."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """One message of APPEND or REPLACE."""
+
     flags: frozenset[str]
     date: datetime | None
-    content: bytes = field(repr=False)
+    content: bytes | Received = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """APPEND of one message, or several (RFC 3502)."""
+
+    name: str
+    messages: tuple[Incoming, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """REPLACE (RFC 8508): the one message named goes, the new one comes."""
+
+    old: SequenceSet
+    name: str
+    message: Incoming
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +173,10 @@ class Attribute(StrEnum):
     BODYSTRUCTURE = "BODYSTRUCTURE"
     UID = "UID"
     MODSEQ = "MODSEQ"
+    PREVIEW = "PREVIEW"
+    SAVEDATE = "SAVEDATE"
+    EMAILID = "EMAILID"
+    THREADID = "THREADID"
 
 
 class Specifier(StrEnum):
@@ -136,6 +190,14 @@ class Specifier(StrEnum):
     MIME = "MIME"
 
 
+class Form(StrEnum):
+    """How the bytes of a section are sent: as they are, decoded, or only their decoded size (RFC 3516)."""
+
+    BODY = "BODY"
+    BINARY = "BINARY"
+    SIZE = "BINARY.SIZE"
+
+
 @dataclass(frozen=True, slots=True)
 class Content:
     """A FETCH item that sends bytes. `label` is the item's name in the response, complete."""
@@ -146,16 +208,18 @@ class Content:
     peek: bool
     partial: tuple[int, int] | None
     label: bytes
+    form: Form = Form.BODY
 
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """FETCH, with the CHANGEDSINCE of RFC 7162."""
+    """FETCH, with the CHANGEDSINCE and VANISHED of RFC 7162."""
 
     messages: SequenceSet
     attributes: tuple[Attribute, ...]
     contents: tuple[Content, ...]
     changed_since: int | None
+    vanished: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +237,59 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """SEARCH. `returns` is None for the plain form, else the result options of RFC 4731."""
+    """SEARCH. `returns` is None for the plain form, else the result options of RFC 4731 and RFC 5182."""
 
     key: Key
     returns: frozenset[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """One sort key (RFC 5256 §3, RFC 5957): its name and whether its order is reversed."""
+
+    name: str
+    reverse: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sort:
+    """SORT, with the result options of RFC 5267."""
+
+    criteria: tuple[Criterion, ...]
+    key: Key
+    returns: frozenset[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """THREAD."""
+
+    algorithm: str
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class Compress:
+    """COMPRESS (RFC 4978)."""
+
+    mechanism: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaRoot:
+    """GETQUOTA and SETQUOTA: the root's name; what SETQUOTA asks for is not kept, because clients may not set it."""
+
+    root: str
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """SETACL, DELETEACL and LISTRIGHTS (RFC 4314). `change` is "+", "-" or "" (replace) with `rights` as written."""
+
+    name: str
+    identifier: str
+    change: str = ""
+    rights: str = ""
 
 
 Arguments = (
@@ -185,15 +298,23 @@ Arguments = (
     | Authenticate
     | Enable
     | Mailbox
+    | Create
+    | Select
     | Rename
     | ListFolders
     | Status
     | Append
+    | Replace
     | Copy
     | Messages
     | StoreFlags
     | Fetch
     | Search
+    | Sort
+    | Thread
+    | Compress
+    | QuotaRoot
+    | Access
 )
 
 

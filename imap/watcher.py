@@ -1,7 +1,7 @@
-"""Wakes idle sessions when their folder changes, whoever changed it: this process (told at once) or another (polled).
+"""Wakes idle sessions when their folder changes, whoever changed it: this process or another, as the store tells.
 
-One task per process asks the store for the highest modseqs of all watched folders every half second; nothing runs while
-nobody is idle.
+Nothing runs while nothing changes. The sessions that idle in one folder ask the store once for all of them: what the
+first one finds after a bell serves the others, until the next bell.
 """
 
 from __future__ import annotations
@@ -9,25 +9,43 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-import structlog
+from dataclasses import dataclass, field
 
 from mailstore import Store
-from mailstore.model import ChangeKind, StoreChange
+from mailstore.model import ChangeKind, Changes, StoreChange
 
-_log = structlog.get_logger()
+
+class Watch:
+    """One idle session: `changed` is true when its folder may have changed since it was last made false."""
+
+    __slots__ = ("_bell", "changed")
+
+    def __init__(self, bell: asyncio.Event) -> None:
+        self._bell = bell
+        self.changed = True
+
+    def ring(self) -> None:
+        """Wakes the session."""
+        self.changed = True
+        self._bell.set()
+
+
+@dataclass(slots=True)
+class _Folder:
+    """The watches of one folder, and what was asked of the store since its last bell: changes by (modseq, viewer), and
+    whether what is \\Recent was claimed."""
+
+    watches: set[Watch] = field(default_factory=set)
+    asked: dict[tuple[int, int | None], asyncio.Future[Changes]] = field(default_factory=dict)
+    claimed: bool = False
 
 
 class Watcher:
     """Start with `start`, end with `stop`, both on the event loop that serves the sessions."""
 
-    def __init__(self, store: Store, interval: float) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._interval = interval
-        self._events: dict[int, set[asyncio.Event]] = {}
-        self._seen: dict[int, int] = {}
-        self._wanted = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._watches: dict[int, _Folder] = {}
         self._unsubscribe: Callable[[], None] | None = None
 
     def start(self) -> None:
@@ -35,56 +53,60 @@ class Watcher:
         loop = asyncio.get_running_loop()
 
         def told(change: StoreChange) -> None:
-            if change.kind is ChangeKind.FOLDER and not loop.is_closed():
+            # Called in any thread. Folders nobody idles in are passed over here, before the loop is woken.
+            if loop.is_closed():
+                return
+            if change.kind is ChangeKind.FOLDER and change.id in self._watches:
                 loop.call_soon_threadsafe(self._wake, change.id)
+            elif change.kind is ChangeKind.RESYNC:
+                loop.call_soon_threadsafe(self._wake_all)
 
         self._unsubscribe = self._store.subscribe_changes(told)
-        self._task = loop.create_task(self._poll())
 
-    async def stop(self) -> None:
+    def stop(self) -> None:
         """Ends the watch."""
         if self._unsubscribe is not None:
             self._unsubscribe()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     @contextmanager
-    def watching(self, folder_id: int, reached: int) -> Iterator[asyncio.Event]:
-        """An event that is set whenever the folder goes past `reached`; the caller clears it."""
-        event = asyncio.Event()
-        self._events.setdefault(folder_id, set()).add(event)
-        self._seen[folder_id] = min(reached, self._seen.get(folder_id, reached))
-        self._wanted.set()
+    def watching(self, folder_id: int, bell: asyncio.Event) -> Iterator[Watch]:
+        """A watch whose bell is rung whenever the folder changes."""
+        watch = Watch(bell)
+        # A list cannot have been asked for before this watch began and hold less than it wants: a bell clears it.
+        self._watches.setdefault(folder_id, _Folder()).watches.add(watch)
         try:
-            yield event
+            yield watch
         finally:
-            events = self._events[folder_id]
-            events.discard(event)
-            if not events:
-                del self._events[folder_id]
-                self._seen.pop(folder_id, None)
-            if not self._events:
-                self._wanted.clear()
+            folder = self._watches[folder_id]
+            folder.watches.discard(watch)
+            if not folder.watches:
+                del self._watches[folder_id]
+
+    async def changes(self, folder_id: int, since: int, viewer: int | None) -> Changes:
+        """The store's `changes` for an idle session: at least all that happened before the last bell."""
+        folder, key = self._watches[folder_id], (since, viewer)
+        asked = folder.asked.get(key)
+        if asked is None or (asked.done() and (asked.cancelled() or asked.exception() is not None)):
+            work = asyncio.to_thread(self._store.changes, folder_id, since, viewer=viewer)
+            asked = folder.asked[key] = asyncio.ensure_future(work)
+        return asked.result() if asked.done() else await asyncio.shield(asked)
+
+    def claim(self, folder_id: int) -> bool:
+        """Whether the caller is the first, since the last bell, to ask what is \\Recent in a folder watched."""
+        folder = self._watches.get(folder_id)
+        if folder is None:
+            return True
+        first, folder.claimed = not folder.claimed, True
+        return first
 
     def _wake(self, folder_id: int) -> None:
-        for event in self._events.get(folder_id, ()):
-            event.set()
+        folder = self._watches.get(folder_id)
+        if folder is not None:
+            folder.asked.clear()
+            folder.claimed = False
+            for watch in folder.watches:
+                watch.ring()
 
-    async def _poll(self) -> None:
-        while True:
-            await self._wanted.wait()
-            await asyncio.sleep(self._interval)
-            watched = list(self._events)
-            try:
-                highest = await asyncio.to_thread(self._store.highest_modseqs, watched)
-            except Exception as error:
-                # The store is away for a moment: the watch must outlive it; sessions notice at their next command.
-                _log.warning("change poll failed", error=type(error).__name__)
-                continue
-            for folder_id in watched:
-                # A folder that is gone wakes its sessions too: they must be told.
-                reached = highest.get(folder_id, -1)
-                if self._seen.get(folder_id) != reached and folder_id in self._seen:
-                    self._seen[folder_id] = reached
-                    self._wake(folder_id)
+    def _wake_all(self) -> None:
+        for folder_id in self._watches:
+            self._wake(folder_id)

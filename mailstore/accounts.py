@@ -2,34 +2,30 @@
 
 Invariants:
 * a password is kept as Argon2id only (RFC 9106 §4, second recommended option: 64 MiB, 3 passes, 4 lanes);
-* an unknown, inactive or password-less mailbox costs an attacker the same time as a wrong password;
-* ten failures in ten minutes close a login, known or not, until the window has passed. Failures are kept under a keyed
-  digest: people type passwords where the login goes.
+* an address is that of one mailbox, and keeps its kind for life (mssante.md §4.2). Who may log in: `mailstore.logins`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
 import secrets
 import threading
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import lru_cache
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from argon2.profiles import RFC_9106_LOW_MEMORY
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from mailstore.core import AnyRow, Core, clean
-from mailstore.folders import insert_folder
+from mailstore.core import Core, clean
+from mailstore.folders import insert_folder, subscribe_name
 from mailstore.model import Account, MailboxKind, StoreError
-from mailstore.tables import accounts, login_failures
+from mailstore.senders import write_scram
+from mailstore.sql import AnyRow
+from mailstore.tables import accounts
 
-FAILURES_ALLOWED = 10
-FAILURE_WINDOW = timedelta(minutes=10)
 PASSWORD_LIMIT = 1024  # characters; Argon2 reads everything it is given
 DEFAULT_FOLDERS = (
     ("INBOX", ""),
@@ -42,11 +38,11 @@ DEFAULT_FOLDERS = (
 _ADDRESS = re.compile(r"[!-?A-~]+@[a-z0-9.-]+\Z")  # printable ASCII without space and @
 _hasher = PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY)
 # Each verification takes 64 MiB: a burst of logins waits instead of filling the memory.
-_hashing = threading.BoundedSemaphore(4)
+hashing = threading.BoundedSemaphore(4)
 
 
 @lru_cache(maxsize=1)
-def _nobody() -> str:
+def nobody() -> str:
     """The hash verified when there is none: of a password nobody knows, with the same parameters."""
     return _hasher.hash(secrets.token_hex(16))
 
@@ -79,7 +75,7 @@ class AccountVerbs(Core):
             "national_id": clean(national_id, 64),
             "active": True,
             "created_at": at,
-            "password_hash": None if password is None else _hash(password),
+            "password_hash": None if password is None else hash_secret(password),
             "client_key": None if client_key is None else _checked_key(client_key),
             "next_uid_validity": validity + len(DEFAULT_FOLDERS),
         }
@@ -87,35 +83,46 @@ class AccountVerbs(Core):
             with self._db.write() as connection:
                 account_id = connection.execute(insert(accounts).values(row).returning(accounts.c.id)).scalar_one()
                 for number, (name, special_use) in enumerate(DEFAULT_FOLDERS, validity):
-                    insert_folder(connection, self._names, account_id, name, special_use, number, subscribed=True)
-                created = connection.execute(select(*_COLUMNS).where(accounts.c.id == account_id)).one()
+                    insert_folder(connection, self._names, account_id, name, special_use, number)
+                    subscribe_name(connection, self._names, account_id, name)
+                if password is not None:
+                    write_scram(connection, self._fields, account_id, password)
+                created = connection.execute(select(*ACCOUNT_COLUMNS).where(accounts.c.id == account_id)).one()
         except IntegrityError:
             raise StoreError(
                 f"La boîte {address} ou sa clé de client existe déjà. / Mailbox {address} or its client key exists."
             ) from None
-        return _account(created)
+        return to_account(created)
 
     def accounts(self) -> list[Account]:
         """Every mailbox, by address."""
         with self._db.read() as connection:
-            return [_account(row) for row in connection.execute(select(*_COLUMNS).order_by(accounts.c.address))]
+            return [
+                to_account(row) for row in connection.execute(select(*ACCOUNT_COLUMNS).order_by(accounts.c.address))
+            ]
 
     def find_account(self, address: str) -> Account | None:
         """The mailbox of this address, active or not."""
         with self._db.read() as connection:
-            row = connection.execute(select(*_COLUMNS).where(accounts.c.address == _login(address))).first()
-        return None if row is None else _account(row)
+            row = connection.execute(select(*ACCOUNT_COLUMNS).where(accounts.c.address == _login(address))).first()
+        return None if row is None else to_account(row)
 
     def account_for_client_key(self, spki_sha256: bytes) -> Account | None:
         """The active mailbox whose client certificate carries this public key (SHA-256 of SubjectPublicKeyInfo)."""
         condition = (accounts.c.client_key == spki_sha256, accounts.c.active)
         with self._db.read() as connection:
-            row = connection.execute(select(*_COLUMNS).where(*condition)).first()
-        return None if row is None else _account(row)
+            row = connection.execute(select(*ACCOUNT_COLUMNS).where(*condition)).first()
+        return None if row is None else to_account(row)
 
     def set_password(self, address: str, password: str) -> None:
         """Replace the password. Raises StoreError when the mailbox is unknown or the password empty or too long."""
-        self._update(address, password_hash=_hash(password))
+        hashed = hash_secret(password)
+        with self._db.write() as connection:
+            statement = update(accounts).where(accounts.c.address == _login(address)).values(password_hash=hashed)
+            account_id = connection.execute(statement.returning(accounts.c.id)).scalar()
+            if account_id is None:
+                raise StoreError("Boîte inconnue. / Unknown mailbox.")
+            write_scram(connection, self._fields, account_id, password)
 
     def set_client_key(self, address: str, spki_sha256: bytes | None) -> None:
         """Replace (None: remove) the client key. Raises StoreError when another mailbox has it."""
@@ -134,31 +141,8 @@ class AccountVerbs(Core):
             if connection.execute(statement).rowcount != 1:
                 raise StoreError("Boîte inconnue. / Unknown mailbox.")
 
-    def authenticate(self, address: str, password: str, at: datetime) -> Account | None:
-        """The active mailbox of this address and password, or None: wrong, unknown, inactive, or too many failures."""
-        login = _login(address)
-        digest = hmac.digest(self._fingerprint_key, b"login\x00" + login.encode("utf-8", "replace"), hashlib.sha256)
-        # The count is read under the semaphore: parallel guesses overshoot the limit by three at most.
-        with _hashing:
-            with self._db.read() as connection:
-                recent = (login_failures.c.login_digest == digest, login_failures.c.at > at - FAILURE_WINDOW)
-                failures = connection.execute(select(func.count()).select_from(login_failures).where(*recent)).scalar()
-                row = connection.execute(
-                    select(*_COLUMNS, accounts.c.password_hash).where(accounts.c.address == login)
-                ).first()
-            if failures is not None and failures >= FAILURES_ALLOWED:
-                return None
-            known = row is not None and row.active and row.password_hash is not None
-            right = _verify(row.password_hash if row is not None and known else _nobody(), password)
-            if row is not None and known and right:
-                return _account(row)
-            with self._db.write() as connection:
-                connection.execute(delete(login_failures).where(login_failures.c.at <= at - FAILURE_WINDOW))
-                connection.execute(insert(login_failures).values(login_digest=digest, at=at))
-            return None
 
-
-_COLUMNS = (
+ACCOUNT_COLUMNS = (
     accounts.c.id,
     accounts.c.address,
     accounts.c.kind,
@@ -169,7 +153,8 @@ _COLUMNS = (
 )
 
 
-def _account(row: AnyRow) -> Account:
+def to_account(row: AnyRow) -> Account:
+    """A row of ACCOUNT_COLUMNS as a value."""
     return Account(
         row.id, row.address, MailboxKind(row.kind), row.display_name, row.national_id, row.active, row.created_at
     )
@@ -185,16 +170,24 @@ def _checked_key(spki_sha256: bytes) -> bytes:
     return spki_sha256
 
 
-def _hash(password: str) -> str:
+def hash_secret(password: str) -> str:
+    """Argon2id of what a person chose. Raises StoreError when it is empty or too long."""
     if not password or len(password) > PASSWORD_LIMIT:
         raise StoreError("Mot de passe vide ou trop long. / Empty or overlong password.")
-    with _hashing:
+    with hashing:
         return _hasher.hash(password)
 
 
-def _verify(hashed: str, password: str) -> bool:
+def verify_secret(hashed: str | None, secret: str) -> bool:
+    """Whether `secret` is the hashed one; None takes the time of a wrong one."""
+    with hashing:
+        return verify(hashed or nobody(), secret) and hashed is not None
+
+
+def verify(hashed: str, password: str) -> bool:
+    """Whether this is the hashed password; never raises."""
     if len(password) > PASSWORD_LIMIT:
-        hashed, password = _nobody(), ""
+        hashed, password = nobody(), ""
     try:
         return _hasher.verify(hashed, password)
     except (VerificationError, InvalidHashError, UnicodeEncodeError):

@@ -3,8 +3,8 @@
 Invariants:
 * no clear byte reaches the disk: content is encrypted in memory, in 64 KiB chunks, under a data key of its own which the
   master key wraps;
-* a blob is written once and never changed: temporary name, fsync, rename, fsync of the folder. A name without `.tmp` is
-  a whole blob;
+* a blob's content is written once and never changed, only its wrapped key may be (`rewrap`): temporary name, fsync,
+  rename, fsync of the folder. A name without `.tmp` is a whole blob;
 * each chunk authenticates the blob's id, its index and whether it is the last; the wrapped key authenticates the id and
   the total size. Truncation, lengthening, reordering, and exchange between blobs are all detected (BlobDamaged).
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from mailstore.crypto import KEY_SIZE, NONCE_SIZE, TAG_SIZE, Purpose, SealBroken, derive_key, seal, sync_folder, unseal
+from mailstore.crypto import KEY_SIZE, NONCE_SIZE, TAG_SIZE, KeyRing, Purpose, SealBroken, derive_key, sync_folder
 from mailstore.model import BlobDamaged, NoSuchMessage, StoreUnavailable
 
 CHUNK = 64 * 1024
@@ -39,10 +39,11 @@ _TEMPORARY = re.compile(r"[0-9a-f]{32}\.tmp\Z")
 class BlobStore:
     """A folder of encrypted blobs. Thread safe, and safe between processes: it keeps no state but the key."""
 
-    def __init__(self, folder: Path, master_key: bytes) -> None:
-        """Open (and create when missing) the folder with its 256 sub-folders. Raises StoreUnavailable."""
+    def __init__(self, folder: Path, key: bytes | KeyRing) -> None:
+        """Open (and create when missing) the folder with its 256 sub-folders. `key` is a ring, or a master key from which
+        the one key of the folder is derived. Raises StoreUnavailable."""
         self._folder = folder
-        self._key = derive_key(master_key, Purpose.BLOB_KEYS)
+        self._ring = key if isinstance(key, KeyRing) else KeyRing([derive_key(key, Purpose.BLOB_KEYS)])
         try:
             # All sub-folders at once: their own durability is then settled before any blob is written.
             if not (folder / "ff").is_dir():
@@ -59,22 +60,30 @@ class BlobStore:
 
         Raises StoreUnavailable (disk full, I/O error): then no file is left behind.
         """
-        blob = secrets.token_hex(16)
-        final = self._path(blob)
-        temporary = final.with_suffix(".tmp")
+        return self.write_all([content])[0]
+
+    def write_all(self, contents: Sequence[bytes]) -> list[str]:
+        """As `write` for several contents, with one sync of their common sub-folder. Raises StoreUnavailable: then none
+        is left behind."""
+        prefix = secrets.token_hex(1)
+        blobs = [prefix + secrets.token_hex(15) for _ in contents]
         try:
             try:
-                self._write_file(temporary, blob, content)
-                temporary.rename(final)
-                sync_folder(final.parent)
+                for blob, content in zip(blobs, contents, strict=True):
+                    final = self._path(blob)
+                    self._write_file(final.with_suffix(".tmp"), blob, content)
+                    final.with_suffix(".tmp").rename(final)
+                if blobs:
+                    sync_folder(self._folder / prefix)
             except BaseException:
-                for leftover in (temporary, final):
-                    with suppress(OSError):
-                        leftover.unlink(missing_ok=True)
+                for final in map(self._path, blobs):
+                    for leftover in (final.with_suffix(".tmp"), final):
+                        with suppress(OSError):
+                            leftover.unlink(missing_ok=True)
                 raise
         except OSError as error:
             raise _unavailable("écrire", "write", error) from error
-        return blob
+        return blobs
 
     def _write_file(self, path: Path, blob: str, content: bytes) -> None:
         data_key = AESGCM.generate_key(bit_length=8 * KEY_SIZE)
@@ -84,10 +93,10 @@ class BlobStore:
         view = memoryview(content)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "wb", buffering=4 * CHUNK) as file:
-            file.write(MAGIC + size.to_bytes(8, "big") + seal(self._key, data_key, _key_aad(blob, size)))
+            file.write(MAGIC + size.to_bytes(8, "big") + self._ring.seal(data_key, key_aad(blob, size)))
             for index in range(total):
                 piece = view[index * CHUNK : (index + 1) * CHUNK]
-                file.write(cipher.encrypt(_nonce(index), piece, _chunk_aad(blob, index, index == total - 1)))
+                file.write(cipher.encrypt(chunk_nonce(index), piece, chunk_aad(blob, index, index == total - 1)))
             file.flush()
             os.fsync(file.fileno())
 
@@ -116,9 +125,9 @@ class BlobStore:
                 at = (index - first) * (CHUNK + TAG_SIZE)
                 pieces.append(
                     cipher.decrypt(
-                        _nonce(index),
+                        chunk_nonce(index),
                         sealed[at : at + CHUNK + TAG_SIZE],
-                        _chunk_aad(blob, index, index == total - 1),
+                        chunk_aad(blob, index, index == total - 1),
                     )
                 )
             return b"".join(pieces)[start - first * CHUNK : max(end - first * CHUNK, 0)]
@@ -126,6 +135,36 @@ class BlobStore:
             raise _damaged(blob) from None
         except OSError as error:
             raise _unavailable("lire", "read", error) from error
+        finally:
+            os.close(handle)
+
+    def fresh(self) -> tuple[Path, Callable[[bytes, bytes], bytes]]:
+        """The path of a blob to be, under a new id, and what wraps a data key (key, aad): for `spool.ContentWriter`."""
+        return self._path(secrets.token_hex(16)), self._ring.seal
+
+    def rewrap(self, blob: str) -> bool:
+        """Bring a blob's data key under the newest key of the ring; its content is not touched. Returns whether it was
+        not there yet. The 60 bytes lie in the first sector of the file, which a disk writes whole or not at all. Raises
+        as `read`."""
+        try:
+            handle = os.open(self._path(blob), os.O_RDWR)
+        except FileNotFoundError:
+            raise _gone() from None
+        except OSError as error:
+            raise _unavailable("ouvrir", "open", error) from error
+        try:
+            header = os.pread(handle, HEADER_SIZE, 0)
+            size = int.from_bytes(header[len(MAGIC) : len(MAGIC) + 8], "big")
+            data_key, newest = self._ring.open(header[len(MAGIC) + 8 :], key_aad(blob, size))
+            if newest:
+                return False
+            os.pwrite(handle, self._ring.seal(data_key, key_aad(blob, size)), len(MAGIC) + 8)
+            os.fsync(handle)
+            return True
+        except SealBroken:
+            raise _damaged(blob) from None
+        except OSError as error:
+            raise _unavailable("écrire", "write", error) from error
         finally:
             os.close(handle)
 
@@ -176,17 +215,23 @@ class BlobStore:
         try:
             return os.open(self._path(blob), os.O_RDONLY)
         except FileNotFoundError:
-            raise NoSuchMessage("Ce contenu n'existe plus. / This content no longer exists.") from None
+            raise _gone() from None
         except OSError as error:
             raise _unavailable("lire", "read", error) from error
 
     def _read_header(self, handle: int, blob: str) -> tuple[int, AESGCM]:
         """The content size and the data key's cipher; raises SealBroken unless both and the file's length agree."""
+        try:
+            return self._checked_header(handle, blob)
+        except SealBroken:
+            return self._checked_header(handle, blob)  # the key was perhaps being wrapped anew
+
+    def _checked_header(self, handle: int, blob: str) -> tuple[int, AESGCM]:
         header = os.pread(handle, HEADER_SIZE, 0)
         if len(header) != HEADER_SIZE or not header.startswith(MAGIC):
             raise SealBroken
         size = int.from_bytes(header[len(MAGIC) : len(MAGIC) + 8], "big")
-        data_key = unseal(self._key, header[len(MAGIC) + 8 :], _key_aad(blob, size))
+        data_key = self._ring.unseal(header[len(MAGIC) + 8 :], key_aad(blob, size))
         if os.fstat(handle).st_size != HEADER_SIZE + size + TAG_SIZE * _chunks(size):
             raise SealBroken
         return size, AESGCM(data_key)
@@ -200,15 +245,18 @@ def _offset(index: int) -> int:
     return HEADER_SIZE + index * (CHUNK + TAG_SIZE)
 
 
-def _nonce(index: int) -> bytes:
+def chunk_nonce(index: int) -> bytes:
+    """The nonce of a chunk: its index, for each data key encrypts one blob only."""
     return index.to_bytes(NONCE_SIZE, "big")
 
 
-def _key_aad(blob: str, size: int) -> bytes:
+def key_aad(blob: str, size: int) -> bytes:
+    """What a wrapped data key is bound to."""
     return MAGIC + blob.encode("ascii") + size.to_bytes(8, "big")
 
 
-def _chunk_aad(blob: str, index: int, last: bool) -> bytes:
+def chunk_aad(blob: str, index: int, last: bool) -> bytes:
+    """What a chunk is bound to."""
     return MAGIC + blob.encode("ascii") + index.to_bytes(8, "big") + (b"\x01" if last else b"\x00")
 
 
@@ -218,6 +266,10 @@ def _written(path: Path) -> float:
         return path.stat().st_mtime
     except FileNotFoundError:
         return float("inf")
+
+
+def _gone() -> NoSuchMessage:
+    return NoSuchMessage("Ce contenu n'existe plus. / This content no longer exists.")
 
 
 def _damaged(blob: str) -> BlobDamaged:

@@ -2,6 +2,7 @@
 
 Invariants:
 * a subscriber hears of a change only after its commit, and a failing subscriber never makes a committed change fail;
+  what is told here is written to the feed in the transaction itself, for the other processes;
 * blobs written for a transaction that did not happen are removed, unless the commit itself is in doubt: then they stay
   for the sweep to judge.
 """
@@ -11,23 +12,42 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, insert, select
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, insert, select
+from sqlalchemy.exc import IntegrityError
 
 from mailstore.blobs import BlobStore
-from mailstore.crypto import Purpose, derive_key
-from mailstore.database import CommitUncertain, Database
+from mailstore.caches import Bounded
+from mailstore.database import Database
+from mailstore.feed import Feed
+from mailstore.groups import CommitUncertain
+from mailstore.keyring import Keys
 from mailstore.model import ChangeKind, StoreChange, StoreError
 from mailstore.names import Names
-from mailstore.tables import contents, deposits, discarded, messages, outgoing
+from mailstore.tables import contents, deposits, discarded, holdings, messages, outgoing, search_index
+from mailstore.views import Views
 
+SIGNATURES_KEPT = 256 * 1024 * 1024  # bytes of search signatures in memory
+TEXTS_KEPT = 128 * 1024 * 1024  # bytes of search texts in memory
 BATCH = 500  # values per IN list: far under the limits of both databases
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
-AnyRow = Row[*tuple[Any, ...]]
+
+
+@dataclass(slots=True)
+class Transaction:
+    """A write transaction, and what it changes that subscribers are to hear of."""
+
+    connection: Connection
+    touched: dict[StoreChange, None] = field(default_factory=dict)
+
+    def touch(self, kind: ChangeKind, ids: Iterable[int]) -> None:
+        """Have these changes told once the transaction is committed."""
+        self.touched.update((StoreChange(kind, number), None) for number in ids)
 
 
 class Core:
@@ -37,45 +57,44 @@ class Core:
         self,
         database: Database,
         blobs: BlobStore,
-        master_key: bytes,
+        keys: Keys,
         index: Callable[[bytes], bytes],
         clock: Callable[[], datetime],
     ) -> None:
         self._db = database
         self._blobs = blobs
-        self._fields_key = derive_key(master_key, Purpose.FIELDS)
-        self._fingerprint_key = derive_key(master_key, Purpose.FINGERPRINTS)
-        self._names = Names(self._fields_key, self._fingerprint_key)
+        self._fields = keys.fields
+        self._fingerprint_key = keys.fingerprints
+        self._names = Names(keys.fields, keys.fingerprints)
         self._index = index
         self._clock = clock
-        self._subscribers: list[Callable[[StoreChange], None]] = []
-        self._subscribers_lock = threading.Lock()
+        self._feed = Feed(database)
+        self._views = Views()
+        self._signatures: Bounded[str, bytes] = Bounded(SIGNATURES_KEPT)
+        self._readings: dict[tuple[int, int, int, str], Any] = {}
+        self._readings_lock = threading.Lock()
+        self._readings_timer: threading.Timer | None = None
+        self._damaged_blobs = 0
+        self._texts: Bounded[str, str] = Bounded(TEXTS_KEPT)
 
     def subscribe_changes(self, callback: Callable[[StoreChange], None]) -> Callable[[], None]:
-        """Have `callback` called, in the thread that wrote, after each commit that changed a folder, the outgoing queue
-        or a deposit. It must be quick and thread safe. Returns the function that ends the subscription.
+        """Have `callback` called after each commit that changed a folder, the outgoing queue or a deposit: in the thread
+        that wrote when it was this process, in a thread of the store within a second when it was another. It must be
+        quick and thread safe. Returns the function that ends the subscription.
 
-        Only changes made through this instance are told: other processes' changes show in `highest_modseqs`,
-        `next_due` and `due_deposits`.
+        ChangeKind.RESYNC says that changes of other processes may have been missed (the database was away).
         """
-        with self._subscribers_lock:
-            self._subscribers.append(callback)
+        return self._feed.subscribe(callback)
 
-        def unsubscribe() -> None:
-            with self._subscribers_lock, suppress(ValueError):
-                self._subscribers.remove(callback)
-
-        return unsubscribe
-
-    def _tell(self, kind: ChangeKind, ids: Iterable[int]) -> None:
-        with self._subscribers_lock:
-            subscribers = tuple(self._subscribers)
-        for number in ids:
-            for callback in subscribers:
-                try:
-                    callback(StoreChange(kind, number))
-                except Exception as error:
-                    _log.error("change subscriber failed", state=kind.value, error=type(error).__name__)
+    @contextmanager
+    def _changing(self) -> Iterator[Transaction]:
+        """A write transaction whose touched rows are told to every process once it is committed. Raises as
+        `Database.write`."""
+        with self._db.write() as connection:
+            transaction = Transaction(connection)
+            yield transaction
+            self._feed.publish(connection, transaction.touched)
+        self._feed.tell(transaction.touched)
 
     def _summary(self, content: bytes) -> bytes:
         """What `index` makes of a message; empty when it fails, for no message is lost because its summary cannot be made."""
@@ -106,12 +125,19 @@ class Core:
         after a grace, so that a reader in the middle of a message is not cut."""
         now = self._clock()
         for batch in batches(sorted(set(blobs)), BATCH):
-            orphans = list(
-                connection.execute(select(contents.c.blob).where(contents.c.blob.in_(batch), unreferenced())).scalars()
-            )
-            if orphans:
-                connection.execute(delete(contents).where(contents.c.blob.in_(orphans)))
-                connection.execute(insert(discarded), [{"blob": blob, "at": now} for blob in orphans])
+            statement = select(contents.c.blob).where(contents.c.blob.in_(batch), unreferenced())
+            orphans = list(connection.execute(statement).scalars())
+            if not orphans:
+                continue
+            try:
+                with connection.begin_nested():
+                    connection.execute(delete(contents).where(contents.c.blob.in_(orphans)))
+                    for table in (holdings, search_index):
+                        connection.execute(delete(table).where(table.c.blob.in_(orphans)))
+                    connection.execute(insert(discarded), [{"blob": blob, "at": now} for blob in orphans])
+            except IntegrityError:
+                # Only on PostgreSQL: another transaction has just taken one of them again. The sweep looks once more.
+                continue
 
     def sweep(self, older_than: datetime) -> int:
         """Remove the files of contents discarded before `older_than` and the leftovers of interrupted writes older than

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -32,6 +33,7 @@ class Purpose(StrEnum):
     FIELDS = "sealed sql fields"
     FINGERPRINTS = "fingerprints"
     BLOB_KEYS = "wrapping of blob keys"
+    KEY_RING = "wrapping of the key ring"
 
 
 class SealBroken(StoreError):
@@ -63,6 +65,36 @@ def unseal(key: bytes, sealed: bytes, aad: bytes) -> bytes:
             "Donnée scellée altérée, déplacée ou scellée sous une autre clé. "
             "/ Sealed value altered, moved, or sealed under another key."
         ) from None
+
+
+class KeyRing:
+    """The keys of one purpose, newest first: the newest seals, each may open. Thread safe."""
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        self._ciphers = tuple(AESGCM(key) for key in keys)
+
+    def seal(self, data: bytes, aad: bytes) -> bytes:
+        """As `seal`, under the newest key."""
+        nonce = os.urandom(NONCE_SIZE)
+        return nonce + self._ciphers[0].encrypt(nonce, data, aad)
+
+    def unseal(self, sealed: bytes, aad: bytes) -> bytes:
+        """As `unseal`, under whichever key opens. Raises SealBroken."""
+        return self.open(sealed, aad)[0]
+
+    def open(self, sealed: bytes, aad: bytes) -> tuple[bytes, bool]:
+        """The data, and whether the newest key sealed it. Raises SealBroken."""
+        nonce, ciphertext = sealed[:NONCE_SIZE], sealed[NONCE_SIZE:]
+        if len(ciphertext) >= TAG_SIZE:
+            for age, cipher in enumerate(self._ciphers):
+                try:
+                    return cipher.decrypt(nonce, ciphertext, aad), age == 0
+                except InvalidTag:
+                    continue
+        raise SealBroken(
+            "Donnée scellée altérée, déplacée ou scellée sous une autre clé. "
+            "/ Sealed value altered, moved, or sealed under another key."
+        )
 
 
 def create_master_key(path: Path) -> bytes:

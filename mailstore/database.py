@@ -1,8 +1,8 @@
 """Connections, transactions and errors of the store's database.
 
 Invariants:
-* a write is one transaction, opened with BEGIN IMMEDIATE on SQLite so that it never fails half-way on an upgrade of its
-  lock; a read sees one snapshot;
+* a write is all or nothing, and durable when the block that made it ends (see `mailstore.groups` for SQLite); a read
+  sees one snapshot (REPEATABLE READ on PostgreSQL);
 * on SQLite: WAL, synchronous=FULL (a committed transaction survives a power cut), foreign keys on;
 * whatever the driver says of a locked, full, damaged or unreachable database becomes StoreUnavailable; texts never carry
   the parameters of a statement.
@@ -11,9 +11,8 @@ Invariants:
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +28,15 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from mailstore.groups import CommitUncertain, Groups
 from mailstore.model import StoreError, StoreUnavailable
+
+__all__ = ["BUSY_TIMEOUT_MS", "CommitUncertain", "Database"]
 
 BUSY_TIMEOUT_MS = 10_000
 _WRITE = "mailstore_write"
+_NO_TABLE = "42P01"  # PostgreSQL; SQLite calls it an operational error
+_SNAPSHOT = "REPEATABLE READ"
 _PRAGMAS = (
     f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}",
     "PRAGMA journal_mode=WAL",
@@ -40,10 +44,6 @@ _PRAGMAS = (
     "PRAGMA foreign_keys=ON",
     "PRAGMA temp_store=MEMORY",
 )
-
-
-class CommitUncertain(StoreUnavailable):
-    """The commit itself failed: the transaction may or may not hold, so nothing it refers to may be removed."""
 
 
 class Database:
@@ -64,13 +64,15 @@ class Database:
             event.listen(self._engine, "connect", _configure_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
         self._writer = self._engine.execution_options(**{_WRITE: True})
-        # SQLite has one writer: waiting on a lock here is fair and costs no polling.
-        self._write_lock: threading.Lock | nullcontext[None] = threading.Lock() if self.is_sqlite else nullcontext()
+        self._reader = self._engine if self.is_sqlite else self._engine.execution_options(isolation_level=_SNAPSHOT)
+        self._groups = Groups(self._writer.connect, explained) if self.is_sqlite else None
+        self.guard: Callable[[Connection], None] | None = None
+        """Asked at the beginning of each write; what it raises keeps the write from happening."""
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection in a read transaction, rolled back at the end. Raises StoreUnavailable."""
-        with _translated(), self._engine.connect() as connection:
+        with _translated(), self._reader.connect() as connection:
             yield connection
 
     @contextmanager
@@ -80,9 +82,15 @@ class Database:
         Raises StoreUnavailable; its subclass CommitUncertain when it was the commit that failed. IntegrityError goes
         through to the verb, which knows what it means.
         """
-        with self._write_lock, _translated(), self._engine_writer() as connection:
+        if self._groups is not None:
+            with _translated(), self._groups.write() as connection:
+                self._ask_guard(connection)
+                yield connection
+            return
+        with _translated(), self._writer.connect() as connection:
             transaction = connection.begin()
             try:
+                self._ask_guard(connection)
                 yield connection
             except BaseException:
                 # The connection may be broken already: the first error is the one to tell.
@@ -92,10 +100,23 @@ class Database:
             try:
                 transaction.commit()
             except DatabaseError as error:
-                raise CommitUncertain(str(_unavailable(error))) from error
+                raise CommitUncertain(str(explained(error))) from error
 
-    def _engine_writer(self) -> Connection:
-        return self._writer.connect()
+    def _ask_guard(self, connection: Connection) -> None:
+        if self.guard is not None:
+            self.guard(connection)
+
+    @contextmanager
+    def raw(self) -> Iterator[Any]:
+        """The driver's own connection, outside every transaction, closed at the end. For the change feed."""
+        with _translated():
+            pooled = self._engine.raw_connection()
+        driver: Any = pooled.driver_connection
+        pooled.detach()
+        try:
+            yield driver
+        finally:
+            driver.close()
 
     def close(self) -> None:
         """Close every connection."""
@@ -141,10 +162,12 @@ def _begin_sqlite(connection: Connection) -> None:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except (IntegrityError, ProgrammingError):
+    except (IntegrityError, ProgrammingError) as error:
+        if getattr(error.orig, "sqlstate", "") == _NO_TABLE:
+            raise explained(error) from error
         raise
     except (DatabaseError, InterfaceError) as error:
-        raise _unavailable(error) from error
+        raise explained(error) from error
     except StatementError as error:
         if isinstance(error.orig, ValueError):  # a value the tables refuse, such as a naive datetime
             raise error.orig from None
@@ -153,7 +176,8 @@ def _translated() -> Iterator[None]:
         raise StoreUnavailable("Base trop chargée. / Database too busy.") from error
 
 
-def _unavailable(error: DatabaseError | InterfaceError) -> StoreUnavailable:
+def explained(error: DatabaseError | InterfaceError) -> StoreUnavailable:
+    """What a driver's error means to people."""
     said = str(error.orig).lower()
     for sign, text in (
         ("locked", "Base verrouillée, réessayez plus tard. / Database locked, try again later."),

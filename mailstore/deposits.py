@@ -12,14 +12,14 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, func, literal, or_, select, tuple_, update
 
 from mailstore.audit import insert_events
-from mailstore.core import AnyRow, Core, clean
-from mailstore.crypto import unseal
+from mailstore.core import Core, clean
 from mailstore.journey import context_aad
 from mailstore.model import ChangeKind, Deposit, DepositJob, DepositState, Event, StoreError
-from mailstore.tables import deposits
+from mailstore.sql import AnyRow
+from mailstore.tables import Moment, deposits
 
 _WAITING = (DepositState.READY.value, DepositState.RETRY.value)
 DISPLAY_LIMIT = 10_000
@@ -29,10 +29,18 @@ class DepositVerbs(Core):
     """Verbs on deposits."""
 
     def due_deposits(self, now: datetime, limit: int) -> list[int]:
-        """The ids of up to `limit` deposits that may be leased now, the longest due first."""
-        statement = select(deposits.c.id).where(_due(now)).order_by(deposits.c.next_attempt_at, deposits.c.id)
+        """The ids of up to `limit` deposits that may be leased now, the longest due first.
+
+        One query a state: each then walks the index in its order, and a long queue costs no sorting."""
+        found: list[tuple[datetime, int]] = []
         with self._db.read() as connection:
-            return list(connection.execute(statement.limit(limit)).scalars())
+            for state in _WAITING:
+                statement = select(deposits.c.next_attempt_at, deposits.c.id).where(
+                    deposits.c.state == state, _free(now)
+                )
+                statement = statement.order_by(deposits.c.next_attempt_at, deposits.c.id).limit(limit)
+                found += [(row.next_attempt_at, row.id) for row in connection.execute(statement)]
+        return [number for _, number in sorted(found)[:limit]]
 
     def lease_deposit(
         self, deposit_id: int, owner: str, now: datetime, lease: timedelta, *, submission_set_id: str
@@ -58,7 +66,7 @@ class DepositVerbs(Core):
             row = connection.execute(statement).first()
         if row is None:
             return None
-        context = unseal(self._fields_key, row.sealed_context, context_aad(row.unique_id, row.sha1))
+        context = self._fields.unseal(row.sealed_context, context_aad(row.unique_id, row.sha1))
         return DepositJob(_deposit(row, row.attempts - 1), self._blobs.read(row.blob), context, row.lease_until)
 
     def settle_deposit(
@@ -84,7 +92,8 @@ class DepositVerbs(Core):
         }
         if state is DepositState.DEPOSITED:
             values |= {"blob": None, "sealed_context": b""}
-        with self._db.write() as connection:
+        with self._changing() as changing:
+            connection = changing.connection
             held = select(deposits).where(deposits.c.id == deposit_id, deposits.c.lease_owner == owner)
             row = connection.execute(held.with_for_update()).first() if owner else None
             if row is None:
@@ -100,23 +109,104 @@ class DepositVerbs(Core):
             insert_events(connection, [event], row.submission_id, row.message_id, at)
             if state is DepositState.DEPOSITED:
                 self._discard_unreferenced(connection, [row.blob])
-        self._tell(ChangeKind.DEPOSIT, [deposit_id])
+            changing.touch(ChangeKind.DEPOSIT, [deposit_id])
 
-    def deposits(self, state: DepositState | None = None) -> list[Deposit]:
-        """Deposits for display, the oldest first: all, or those of a state. `attempts` counts the attempts begun."""
-        statement = select(deposits).order_by(deposits.c.id).limit(DISPLAY_LIMIT)
+    def deposits(
+        self, state: DepositState | None = None, *, after: Deposit | None = None, limit: int = DISPLAY_LIMIT
+    ) -> list[Deposit]:
+        """A page of deposits for display: all, the oldest first, or those of a state (the waiting ones in the order
+        they are due).
+        `after` is the last of the page before. `attempts` counts the attempts begun."""
+        statement = select(deposits).limit(min(limit, DISPLAY_LIMIT))
+        waits = state is not None and state.value in _WAITING
         if state is not None:
             statement = statement.where(deposits.c.state == state.value)
+        if waits:
+            statement = statement.order_by(deposits.c.next_attempt_at, deposits.c.id)
+        else:
+            statement = statement.order_by(deposits.c.id)
+            if state is not None:
+                # A settled row waits for nothing: saying so lets the index give its rows by id.
+                statement = statement.where(deposits.c.next_attempt_at.is_(None))
+        if after is not None and waits:
+            place = tuple_(deposits.c.next_attempt_at, deposits.c.id)
+            statement = statement.where(place > tuple_(literal(after.next_attempt_at, Moment()), literal(after.id)))
+        elif after is not None:
+            statement = statement.where(deposits.c.id > after.id)
         with self._db.read() as connection:
             return [_deposit(row, row.attempts) for row in connection.execute(statement)]
 
+    def deposits_from(self, last_id: int, state: DepositState, limit: int) -> list[Deposit]:
+        """Deposits of a settled state whose number is above `last_id`, in order."""
+        statement = select(deposits).where(
+            deposits.c.state == state.value, deposits.c.next_attempt_at.is_(None), deposits.c.id > last_id
+        )
+        with self._db.read() as connection:
+            found = connection.execute(statement.order_by(deposits.c.id).limit(limit))
+            return [_deposit(row, row.attempts) for row in found]
+
+    def count_deposits(self) -> dict[DepositState, int]:
+        """How many deposits stand in each state."""
+        statement = select(deposits.c.state, func.count()).group_by(deposits.c.state)
+        with self._db.read() as connection:
+            found = {str(state): int(number) for state, number in connection.execute(statement)}
+        return {state: found.get(state.value, 0) for state in DepositState}
+
+    def deposit(self, deposit_id: int) -> Deposit | None:
+        """One deposit for display, or None."""
+        with self._db.read() as connection:
+            row = connection.execute(select(deposits).where(deposits.c.id == deposit_id)).first()
+        return None if row is None else _deposit(row, row.attempts)
+
+    def deposit_context(self, deposit_id: int) -> bytes:
+        """What the bridge wrote about a deposit; b"" when it is gone with a success. Raises SealBroken."""
+        with self._db.read() as connection:
+            row = connection.execute(select(deposits).where(deposits.c.id == deposit_id)).first()
+        if row is None or not row.sealed_context:
+            return b""
+        return self._fields.unseal(row.sealed_context, context_aad(row.unique_id, row.sha1))
+
+    def deposit_content(self, deposit_id: int) -> bytes:
+        """The document of a deposit that is not done yet, b"" when it is. Raises BlobDamaged."""
+        with self._db.read() as connection:
+            blob = connection.execute(select(deposits.c.blob).where(deposits.c.id == deposit_id)).scalar()
+        return b"" if blob is None else self._blobs.read(blob)
+
+    def direct_deposit(self, deposit_id: int, state: DepositState, reason: str, at: datetime, *, who: str) -> Deposit:
+        """A person's decision about a deposit that is not done and that no worker holds: try again (READY) or give up
+        (ABANDONED; the document stays). Audited under `who`. Raises StoreError."""
+        if state not in (DepositState.READY, DepositState.ABANDONED):
+            raise StoreError("Décision impossible. / Not a decision.")
+        ready = state is DepositState.READY
+        values: dict[str, Any] = {"state": state.value, "reason": clean(reason, 2000)}
+        values["next_attempt_at"] = at if ready else None
+        with self._changing() as changing:
+            connection = changing.connection
+            row = connection.execute(select(deposits).where(deposits.c.id == deposit_id).with_for_update()).first()
+            if row is None:
+                raise StoreError(f"Dépôt {deposit_id} inconnu. / Unknown deposit.")
+            if row.state == DepositState.DEPOSITED.value:
+                raise StoreError(f"Le dépôt {deposit_id} est déjà fait. / This deposit is done.")
+            if row.lease_until is not None and row.lease_until > at:
+                raise StoreError(f"Le dépôt {deposit_id} est en cours, réessayez. / In progress, try again.")
+            connection.execute(update(deposits).where(deposits.c.id == deposit_id).values(values))
+            detail = {"deposit": str(deposit_id), "unique_id": row.unique_id, "who": who, "reason": reason}
+            name = "deposit.retried" if ready else "deposit.abandoned"
+            insert_events(connection, [Event(name, detail)], row.submission_id, row.message_id, at)
+            changing.touch(ChangeKind.DEPOSIT, [deposit_id])
+        found = self.deposit(deposit_id)
+        if found is None:
+            raise StoreError(f"Dépôt {deposit_id} inconnu. / Unknown deposit.")
+        return found
+
 
 def _due(now: datetime) -> ColumnElement[bool]:
-    return and_(
-        deposits.c.state.in_(_WAITING),
-        deposits.c.next_attempt_at <= now,
-        or_(deposits.c.lease_until.is_(None), deposits.c.lease_until <= now),
-    )
+    return and_(deposits.c.state.in_(_WAITING), _free(now))
+
+
+def _free(now: datetime) -> ColumnElement[bool]:
+    """Due, and held by nobody."""
+    return and_(deposits.c.next_attempt_at <= now, or_(deposits.c.lease_until.is_(None), deposits.c.lease_until <= now))
 
 
 def _deposit(row: AnyRow, attempts: int) -> Deposit:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import secrets
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,26 +19,30 @@ from datetime import datetime
 from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import IntegrityError
 
+from mailstore.arrivals import Arrivals
 from mailstore.audit import insert_events
 from mailstore.core import clean, clean_message_id
-from mailstore.crypto import seal
 from mailstore.flags import normalise
 from mailstore.folders import lock_folders
-from mailstore.messages import Deliveries
 from mailstore.model import (
     Acceptance,
     Accepted,
     ChangeKind,
+    Content,
     DeliveryState,
     DepositState,
     Event,
     LocalDelivery,
     NewDeposit,
+    Stored,
     StoreError,
     StoreUnavailable,
 )
 from mailstore.names import canonical_name
+from mailstore.quotas import check_quota
+from mailstore.receipts import insert_receipts
 from mailstore.tables import deposits, folders, outgoing, submissions
+from mailstore.threads import Links
 
 _ATTEMPTS = 3
 
@@ -50,15 +55,16 @@ class _Draft:
     at: datetime
     submission_id: str
     fingerprint: bytes
-    blobs: dict[bytes, str] = field(default_factory=dict)
+    blobs: dict[Content, str] = field(default_factory=dict)
     summaries: dict[str, bytes] = field(default_factory=dict)
+    links: dict[str, Links] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     folders: list[int] = field(default_factory=list)
     queue: list[int] = field(default_factory=list)
     deposits: list[int] = field(default_factory=list)
 
 
-class JourneyVerbs(Deliveries):
+class JourneyVerbs(Arrivals):
     """The verb `accept`."""
 
     def accepted_before(self, acceptance: Acceptance) -> Accepted | None:
@@ -88,28 +94,32 @@ class JourneyVerbs(Deliveries):
         with self._written_blobs(list(draft.blobs.values())):
             accepted = self._commit(draft)
         self._remove_blobs(set(draft.blobs.values()) - draft.used)
-        self._tell(ChangeKind.FOLDER, sorted(set(draft.folders)))
-        self._tell(ChangeKind.QUEUE, draft.queue)
-        self._tell(ChangeKind.DEPOSIT, draft.deposits)
         return accepted
 
     def _write_contents(self, draft: _Draft) -> None:
         """Summaries first (nothing to undo), then the blobs, each distinct content once."""
         acceptance = draft.acceptance
-        summaries = {content: self._summary(content) for content in {local.content: None for local in acceptance.local}}
+        summaries = {
+            content: self._summary_of(content) for content in {local.content: None for local in acceptance.local}
+        }
         outgoing_contents = (copy.content for copy in acceptance.outgoing)
         documents = (new.content for new in acceptance.deposits)
         for content in dict.fromkeys((*summaries, *outgoing_contents, *documents)):
-            draft.blobs[content] = self._blobs.write(content)
+            draft.blobs[content] = content.blob if isinstance(content, Stored) else self._blobs.write(content)
         draft.summaries = {draft.blobs[content]: summary for content, summary in summaries.items()}
+        draft.links = {draft.blobs[content]: self._links(content) for content in summaries}
 
     def _commit(self, draft: _Draft) -> Accepted:
         for _ in range(_ATTEMPTS):
             for touched in (draft.used, draft.folders, draft.queue, draft.deposits):
                 touched.clear()
             try:
-                with self._db.write() as connection:
-                    return self._write(connection, draft)
+                with self._changing() as changing:
+                    accepted = self._write(changing.connection, draft)
+                    changing.touch(ChangeKind.FOLDER, sorted(set(draft.folders)))
+                    changing.touch(ChangeKind.QUEUE, draft.queue)
+                    changing.touch(ChangeKind.DEPOSIT, draft.deposits)
+                return accepted
             except IntegrityError:
                 # Another process wrote the same fingerprint or document between our look and our insertion (only
                 # PostgreSQL lets two writers in): look again.
@@ -136,17 +146,20 @@ class JourneyVerbs(Deliveries):
             self._content(connection, draft, content)
         self._deliver(connection, draft)
         self._queue(connection, draft)
+        insert_receipts(connection, draft.submission_id, acceptance, at)
         found = [self._deposit(connection, draft, new) for new in acceptance.deposits]
         events = [_summary_event(acceptance), *acceptance.events, *(event for event in found if event is not None)]
         insert_events(connection, events, draft.submission_id, acceptance.message_id, at)
         return Accepted(draft.submission_id, duplicate=False)
 
-    def _content(self, connection: Connection, draft: _Draft, content: bytes) -> None:
+    def _content(self, connection: Connection, draft: _Draft, content: Content) -> None:
         """Give a blob its row, unless this transaction did so already."""
         blob = draft.blobs[content]
         if blob not in draft.used:
             draft.used.add(blob)
-            self._insert_content(connection, blob, len(content), draft.summaries.get(blob))
+            links = draft.links.get(blob)
+            message_id = links.message_id if links else ""
+            self._insert_content(connection, blob, _size(content), draft.summaries.get(blob), message_id)
 
     def _deliver(self, connection: Connection, draft: _Draft) -> None:
         rows: dict[int, list[dict[str, object]]] = {}
@@ -154,15 +167,19 @@ class JourneyVerbs(Deliveries):
             folder_id = self._target(connection, local)
             row = {
                 "flags": normalise(local.flags),
-                "size": len(local.content),
+                "size": _size(local.content),
                 "date": draft.at,
                 "blob": draft.blobs[local.content],
+                "saved_at": draft.at,
+                "thread_id": self._thread(connection, local.account_id, draft.links[draft.blobs[local.content]]),
             }
+            self._hold(connection, local.account_id, local.content, draft.blobs[local.content])
             rows.setdefault(folder_id, []).append(row)
         if rows:
             lock_folders(connection, sorted(rows))
         for folder_id in sorted(rows):
-            self._insert_messages(connection, folder_id, rows[folder_id])
+            account_id = self._insert_messages(connection, folder_id, rows[folder_id]).account_id
+            check_quota(connection, account_id)
             draft.folders.append(folder_id)
 
     def _target(self, connection: Connection, local: LocalDelivery) -> int:
@@ -195,6 +212,8 @@ class JourneyVerbs(Deliveries):
                     "next_attempt_at": draft.at,
                     "lease_owner": "",
                     "reply": "",
+                    "options": json.dumps({clean(key, 64): clean(value, 1000) for key, value in copy.options.items()}),
+                    "route": "",
                 }
                 statement = insert(outgoing).values(row).returning(outgoing.c.id)
                 draft.queue.append(connection.execute(statement).scalar_one())
@@ -220,7 +239,7 @@ class JourneyVerbs(Deliveries):
             "unique_id": unique_id,
             "sha1": sha1,
             "blob": draft.blobs[new.content],
-            "sealed_context": seal(self._fields_key, new.context, context_aad(unique_id, sha1)),
+            "sealed_context": self._fields.seal(new.context, context_aad(unique_id, sha1)),
             "state": state.value,
             "reason": clean(reason, 2000),
             "attempts": 0,
@@ -243,10 +262,16 @@ class JourneyVerbs(Deliveries):
             *sorted(acceptance.recipients),
         )
         parts = (text.encode("utf-8", "surrogatepass") for text in texts)
-        for part in (len(texts).to_bytes(8, "big"), *parts, acceptance.received):
+        received = acceptance.received
+        digest = received.digest if isinstance(received, Stored) else hashlib.sha256(received).digest()
+        for part in (len(texts).to_bytes(8, "big"), *parts, digest):
             mac.update(len(part).to_bytes(8, "big"))
             mac.update(part)
         return mac.digest()
+
+
+def _size(content: Content) -> int:
+    return content.size if isinstance(content, Stored) else len(content)
 
 
 CONFLICT = (

@@ -1,118 +1,84 @@
-"""Messages in folders: views, flags, arrivals, departures.
+"""Messages in folders: views, changes, flags, summaries.
 
 Invariants:
 * each change takes one new modseq of its folder, under the folder's row lock, in the transaction that makes it: whoever
   has seen modseq m finds everything later in `changes(m)` (RFC 7162);
-* a UID is given once; an expunged UID stays in the log with the modseq of its removal;
-* a content is stored once per acceptance or append, and copies share it.
+* a folder's counts change with its messages, by what the transaction itself found;
+* `viewer` is the account that looks: `\\Seen` is then its own, unless it is the mailbox itself or nobody (None).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, select, update
 
-from mailstore.core import BATCH, AnyRow, Core, batches
-from mailstore.crypto import seal, unseal
+from mailstore.arrivals import Arrivals, mark_seen, summary_aad
+from mailstore.core import BATCH, batches
 from mailstore.flags import DELETED, SEEN, apply, from_text, normalise, to_text
-from mailstore.folders import FolderVerbs, find_folder, lock_folders, no_such_folder
-from mailstore.model import ChangeKind, Changes, FlagOperation, FolderView, MessageChange, StoreError
-from mailstore.names import canonical_name
-from mailstore.tables import contents, expunged, folders, messages
+from mailstore.folders import FolderVerbs, lock_folders, no_such_folder
+from mailstore.mailbox import Details, email_id
+from mailstore.model import ChangeKind, Changes, FlagOperation, FolderView, MessageChange
+from mailstore.sql import AnyRow
+from mailstore.tables import contents, folders, messages, seen_by
+from mailstore.views import COLUMNS, head, read_changes, to_change
 
-_COLUMNS = (
-    messages.c.uid,
-    messages.c.modseq,
-    messages.c.flags,
-    messages.c.size,
-    messages.c.date,
-    messages.c.blob,
-)
+_RUN = 64  # UIDs asked for one by one below this; a longer run is read as a range
 
 
-class Deliveries(Core):
-    """Writing messages into folders; shared by append and by the journey."""
-
-    def _insert_content(self, connection: Connection, blob: str, size: int, summary: bytes | None) -> None:
-        sealed = None if summary is None else seal(self._fields_key, summary, _summary_aad(blob))
-        connection.execute(insert(contents).values(blob=blob, size=size, sealed_summary=sealed))
-
-    def _insert_messages(self, connection: Connection, folder_id: int, rows: Sequence[dict[str, Any]]) -> list[int]:
-        """Give UIDs and one modseq to `rows` (flags as a set, size, date, blob) in this folder; returns the UIDs."""
-        count = len(rows)
-        statement = (
-            update(folders)
-            .where(folders.c.id == folder_id)
-            .values(uid_next=folders.c.uid_next + count, highest_modseq=folders.c.highest_modseq + 1)
-            .returning(folders.c.uid_next, folders.c.highest_modseq)
-        )
-        folder = connection.execute(statement).first()
-        if folder is None:
-            raise no_such_folder()
-        uids = list(range(folder.uid_next - count, folder.uid_next))
-        values = [
-            {
-                **row,
-                "folder_id": folder_id,
-                "uid": uid,
-                "modseq": folder.highest_modseq,
-                "flags": to_text(row["flags"]),
-                "seen": SEEN in row["flags"],
-            }
-            for uid, row in zip(uids, rows, strict=True)
-        ]
-        if values:
-            connection.execute(insert(messages), values)
-        return uids
-
-
-class MessageVerbs(Deliveries, FolderVerbs):
+class MessageVerbs(Arrivals, FolderVerbs):
     """Verbs on the messages of a folder. UIDs that do not exist are passed over, as IMAP wants (RFC 9051 §6.4.9)."""
 
-    def view(self, folder_id: int) -> FolderView:
-        """The whole folder as parallel arrays, one snapshot. Raises NoSuchFolder."""
-        with self._db.read() as connection:
-            folder = self._read_folder(connection, folder_id)
-            statement = select(*_COLUMNS).where(messages.c.folder_id == folder_id).order_by(messages.c.uid)
-            rows = connection.execute(statement).all()
-        return FolderView(
-            folder=folder,
-            uids=[row[0] for row in rows],
-            modseqs=[row[1] for row in rows],
-            flags=[from_text(row[2]) for row in rows],
-            sizes=[row[3] for row in rows],
-            dates=[row[4] for row in rows],
-            blobs=[row[5] for row in rows],
-        )
+    def view(self, folder_id: int, viewer: int | None = None) -> FolderView:
+        """The whole folder as parallel arrays, one snapshot; the arrays are the caller's own. Raises NoSuchFolder."""
+        kept = self._views.arrays(folder_id)
+        with kept.lock, self._db.read() as connection:
+            folder = self._read_folder(connection, folder_id, viewer)
+            kept.refresh(connection, folder_id, folder.highest_modseq)
+            view = FolderView(folder, *(column[:] for column in kept.columns()))
+            own = self._own_seen(connection, folder_id, folder.account_id, viewer)
+        if own is not None:
+            view.flags = [_with_seen(flags, uid in own) for uid, flags in zip(view.uids, view.flags, strict=True)]
+        return view
 
-    def changes(self, folder_id: int, since_modseq: int) -> Changes:
+    def changes(self, folder_id: int, since_modseq: int, viewer: int | None = None) -> Changes:
         """What came, changed or went after `since_modseq`. A UID that came and went meanwhile is among the expunged:
-        the caller passes over those it never saw. Raises NoSuchFolder."""
+        the caller passes over those it never saw. The log goes back to the folder's creation. Raises NoSuchFolder."""
         with self._db.read() as connection:
-            head = connection.execute(
-                select(folders.c.highest_modseq, folders.c.uid_next).where(folders.c.id == folder_id)
-            ).first()
-            if head is None:
+            row = head(connection, folder_id)
+            if row is None:
+                self._views.forget(folder_id)
                 raise no_such_folder()
-            if head.highest_modseq <= since_modseq:
-                return Changes(head.highest_modseq, head.uid_next, (), ())
-            changed = connection.execute(
-                select(*_COLUMNS)
-                .where(messages.c.folder_id == folder_id, messages.c.modseq > since_modseq)
-                .order_by(messages.c.uid)
-            ).all()
-            gone = connection.execute(
-                select(expunged.c.uid)
-                .where(expunged.c.folder_id == folder_id, expunged.c.modseq > since_modseq)
-                .order_by(expunged.c.uid)
-            ).scalars()
-            return Changes(head.highest_modseq, head.uid_next, tuple(map(_change, changed)), tuple(gone))
+            if row.highest_modseq <= since_modseq:
+                return Changes(row.highest_modseq, row.uid_next, (), ())
+            rows, gone = read_changes(connection, folder_id, since_modseq)
+            uids = [one.uid for one in rows]
+            own = self._own_seen(connection, folder_id, row.account_id, viewer, uids)
+        changed = [to_change(one) for one in rows]
+        if own is not None:
+            changed = [_seen_change(one, one.uid in own) for one in changed]
+        return Changes(row.highest_modseq, row.uid_next, tuple(changed), tuple(gone))
+
+    def _own_seen(
+        self,
+        connection: Connection,
+        folder_id: int,
+        account_id: int,
+        viewer: int | None,
+        uids: Sequence[int] | None = None,
+    ) -> set[int] | None:
+        """What a viewer has seen of a folder (or of `uids`); None when the flags of the rows count."""
+        if viewer is None or viewer == account_id:
+            return None
+        mine = (seen_by.c.folder_id == folder_id, seen_by.c.account_id == viewer)
+        statement = select(seen_by.c.uid).where(*mine)
+        if uids is None or len(uids) > BATCH:
+            return set(connection.execute(statement).scalars())
+        return set(connection.execute(statement.where(seen_by.c.uid.in_(uids))).scalars())
 
     def highest_modseqs(self, folder_ids: Sequence[int]) -> dict[int, int]:
-        """The highest modseq of each folder that exists: the cheap poll of IDLE."""
+        """The highest modseq of each folder that exists."""
         found: dict[int, int] = {}
         with self._db.read() as connection:
             for batch in batches(folder_ids, BATCH):
@@ -120,33 +86,20 @@ class MessageVerbs(Deliveries, FolderVerbs):
                 found.update((row[0], row[1]) for row in connection.execute(statement))
         return found
 
-    def append(
-        self,
-        account_id: int,
-        folder_name: str,
-        content: bytes,
-        flags: Iterable[str],
-        date: datetime,
-        at: datetime,
-    ) -> tuple[int, int]:
-        """Add a message (IMAP APPEND); returns UIDVALIDITY and UID. `date` is the internal date.
-
-        When this returns, the message survives a crash. Raises NoSuchFolder, StoreUnavailable (nothing added), StoreError.
-        """
-        kept = normalise(flags)
-        name = canonical_name(folder_name)
+    def claim_recent(self, folder_id: int, *, take: bool) -> tuple[int, int]:
+        """The UIDs that no session was told of as `\\Recent` (RFC 3501 §2.3.2), as a half-open range; with `take` they
+        are now told. Raises NoSuchFolder."""
+        statement = select(folders.c.recent_uid, folders.c.uid_next).where(folders.c.id == folder_id)
         with self._db.read() as connection:
-            find_folder(connection, self._names, account_id, name)
-        summary = self._summary(content)
-        blob = self._blobs.write(content)
-        row = {"flags": kept, "size": len(content), "date": date, "blob": blob}
-        with self._written_blobs([blob]), self._db.write() as connection:
-            folder_id = find_folder(connection, self._names, account_id, name)
-            folder = lock_folders(connection, [folder_id])[folder_id]
-            self._insert_content(connection, blob, len(content), summary)
-            uid = self._insert_messages(connection, folder_id, [row])[0]
-        self._tell(ChangeKind.FOLDER, [folder_id])
-        return folder.uid_validity, uid
+            row = connection.execute(statement).first()
+        if row is not None and take and row.recent_uid < row.uid_next:
+            with self._db.write() as connection:
+                row = connection.execute(statement.with_for_update()).first()
+                told = update(folders).where(folders.c.id == folder_id).values(recent_uid=folders.c.uid_next)
+                connection.execute(told)
+        if row is None:
+            raise no_such_folder()
+        return row.recent_uid, row.uid_next
 
     def store_flags(
         self,
@@ -156,6 +109,7 @@ class MessageVerbs(Deliveries, FolderVerbs):
         flags: Iterable[str],
         *,
         unchanged_since: int | None = None,
+        viewer: int | None = None,
     ) -> tuple[list[MessageChange], list[int]]:
         """STORE: change the flags of messages. Returns their state after it, by UID, and the UIDs left alone because they
         changed after `unchanged_since` (RFC 7162 §3.1.3). A message whose flags were so already keeps its modseq.
@@ -164,105 +118,51 @@ class MessageVerbs(Deliveries, FolderVerbs):
         given = normalise(flags)
         after: list[MessageChange] = []
         refused: list[int] = []
-        with self._db.write() as connection:
-            modseq = lock_folders(connection, [folder_id])[folder_id].highest_modseq + 1
-            touched: dict[frozenset[str], list[int]] = {}
-            for row in _rows(connection, folder_id, uids):
-                before = from_text(row.flags)
+        with self._changing() as transaction:
+            connection = transaction.connection
+            folder = lock_folders(connection, [folder_id])[folder_id]
+            modseq = folder.highest_modseq + 1
+            rows = read_rows(connection, folder_id, uids)
+            own = self._own_seen(connection, folder_id, folder.account_id, viewer)
+            work = _Flagging(folder_id, modseq, viewer, own)
+            for row in rows:
                 if unchanged_since is not None and row.modseq > unchanged_since:
                     refused.append(row.uid)
-                    continue
-                now = apply(before, FlagOperation(op), given)
-                if now != before:
-                    touched.setdefault(now, []).append(row.uid)
-                after.append(
-                    MessageChange(row.uid, modseq if now != before else row.modseq, now, row.size, row.date, row.blob)
-                )
-            for now, those in touched.items():
-                values = {"flags": to_text(now), "seen": SEEN in now, "modseq": modseq}
-                for batch in batches(those, BATCH):
-                    connection.execute(update(messages).where(*_these(folder_id, batch)).values(values))
-            if touched:
-                _set_modseq(connection, folder_id, modseq)
-        if touched:
-            self._tell(ChangeKind.FOLDER, [folder_id])
+                else:
+                    after.append(work.take(row, FlagOperation(op), given))
+            if work.write(connection):
+                transaction.touch(ChangeKind.FOLDER, [folder_id])
         return after, refused
-
-    def expunge(self, folder_id: int, uids: Sequence[int] | None) -> list[int]:
-        """Remove messages for good: those of `uids`, or with None all that carry `\\Deleted`. Returns the UIDs removed,
-        ascending. Raises NoSuchFolder."""
-        with self._db.write() as connection:
-            modseq = lock_folders(connection, [folder_id])[folder_id].highest_modseq + 1
-            if uids is None:
-                statement = select(*_COLUMNS).where(
-                    messages.c.folder_id == folder_id, messages.c.flags.contains(DELETED, autoescape=True)
-                )
-                rows: list[AnyRow] = [row for row in connection.execute(statement) if DELETED in from_text(row.flags)]
-            else:
-                rows = _rows(connection, folder_id, uids)
-            removed = sorted(row.uid for row in rows)
-            self._remove(connection, folder_id, removed, modseq)
-            self._discard_unreferenced(connection, (row.blob for row in rows))
-        if removed:
-            self._tell(ChangeKind.FOLDER, [folder_id])
-        return removed
-
-    def copy(
-        self, folder_id: int, uids: Sequence[int], target_folder_id: int, at: datetime
-    ) -> tuple[int, list[tuple[int, int]]]:
-        """Copy messages to a folder of the same mailbox, with flags and internal dates (RFC 9051 §6.4.7). Returns the
-        target's UIDVALIDITY and the pairs (UID, UID of the copy). Raises NoSuchFolder, StoreError across mailboxes."""
-        return self._transfer(folder_id, uids, target_folder_id, remove=False)
-
-    def move(
-        self, folder_id: int, uids: Sequence[int], target_folder_id: int, at: datetime
-    ) -> tuple[int, list[tuple[int, int]]]:
-        """As `copy`, and the originals are expunged in the same transaction (RFC 6851)."""
-        return self._transfer(folder_id, uids, target_folder_id, remove=True)
-
-    def _transfer(
-        self, folder_id: int, uids: Sequence[int], target_folder_id: int, *, remove: bool
-    ) -> tuple[int, list[tuple[int, int]]]:
-        with self._db.write() as connection:
-            held = lock_folders(connection, sorted({folder_id, target_folder_id}))
-            source, target = held[folder_id], held[target_folder_id]
-            if source.account_id != target.account_id:
-                raise StoreError("Ces dossiers ne sont pas de la même boîte. / These folders are of two mailboxes.")
-            rows = _rows(connection, folder_id, uids)
-            if not rows:
-                return target.uid_validity, []
-            copies = [
-                {"flags": from_text(row.flags), "size": row.size, "date": row.date, "blob": row.blob} for row in rows
-            ]
-            new_uids = self._insert_messages(connection, target_folder_id, copies)
-            old_uids = [row.uid for row in rows]
-            if remove:
-                head = select(folders.c.highest_modseq).where(folders.c.id == folder_id)
-                self._remove(connection, folder_id, old_uids, connection.execute(head).scalar_one() + 1)
-        self._tell(ChangeKind.FOLDER, sorted({folder_id, target_folder_id}) if remove else [target_folder_id])
-        return target.uid_validity, list(zip(old_uids, new_uids, strict=True))
-
-    def _remove(self, connection: Connection, folder_id: int, uids: Sequence[int], modseq: int) -> None:
-        if not uids:
-            return
-        for batch in batches(uids, BATCH):
-            connection.execute(delete(messages).where(*_these(folder_id, batch)))
-        connection.execute(insert(expunged), [{"folder_id": folder_id, "uid": uid, "modseq": modseq} for uid in uids])
-        _set_modseq(connection, folder_id, modseq)
 
     def summaries(self, folder_id: int, uids: Sequence[int]) -> dict[int, bytes]:
         """The opaque index values of messages, by UID. Raises SealBroken when one was altered."""
-        found: dict[int, bytes] = {}
+        columns = (messages.c.uid, messages.c.blob, contents.c.sealed_summary)
+        statement = select(*columns).join(contents, contents.c.blob == messages.c.blob)
+        unseal = self._fields.unseal
         with self._db.read() as connection:
-            for batch in batches(uids, BATCH):
-                statement = (
-                    select(messages.c.uid, messages.c.blob, contents.c.sealed_summary)
-                    .join(contents, contents.c.blob == messages.c.blob)
-                    .where(*_these(folder_id, batch))
-                )
-                for uid, blob, sealed in connection.execute(statement):
-                    if sealed is not None:
-                        found[uid] = unseal(self._fields_key, sealed, _summary_aad(blob))
+            return {
+                uid: unseal(sealed, summary_aad(blob))
+                for condition in ranges(folder_id, uids)
+                for uid, blob, sealed in connection.execute(statement.where(*condition))
+                if sealed is not None
+            }
+
+    def put_summaries(self, summaries: Mapping[str, bytes]) -> None:
+        """Replace the index values of contents, by blob, when the caller makes them otherwise than before."""
+        with self._db.write() as connection:
+            for blob, summary in summaries.items():
+                sealed = self._fields.seal(summary, summary_aad(blob))
+                connection.execute(update(contents).where(contents.c.blob == blob).values(sealed_summary=sealed))
+
+    def details(self, folder_id: int, uids: Sequence[int]) -> dict[int, Details]:
+        """SAVEDATE, EMAILID and THREADID of messages, by UID. A message older than threads is its own thread."""
+        columns = (messages.c.uid, messages.c.date, messages.c.blob, messages.c.saved_at, messages.c.thread_id)
+        found: dict[int, Details] = {}
+        with self._db.read() as connection:
+            for condition in ranges(folder_id, uids):
+                for row in connection.execute(select(*columns).where(*condition)):
+                    thread = f"T{row.thread_id}" if row.thread_id is not None else f"T{row.blob}"
+                    found[row.uid] = Details(row.saved_at or row.date, email_id(row.blob), thread)
         return found
 
     def read_blob(self, blob: str, start: int = 0, stop: int | None = None) -> bytes:
@@ -274,26 +174,101 @@ class MessageVerbs(Deliveries, FolderVerbs):
         return self._blobs.size(blob)
 
 
-def _rows(connection: Connection, folder_id: int, uids: Sequence[int]) -> list[AnyRow]:
+class _Flagging:
+    """The flags of one STORE: what each row becomes, then a few statements for all of them."""
+
+    def __init__(self, folder_id: int, modseq: int, viewer: int | None, own: set[int] | None) -> None:
+        self._folder_id = folder_id
+        self._modseq = modseq
+        self._viewer = viewer
+        self._own = own
+        self._rows: dict[frozenset[str], list[int]] = {}
+        self._seen: dict[bool, list[int]] = {True: [], False: []}
+        self._counts = {"unseen": 0, "deleted": 0, "deleted_size": 0}
+
+    def take(self, row: AnyRow, op: FlagOperation, given: frozenset[str]) -> MessageChange:
+        """The state of a message after the STORE."""
+        stored = from_text(row.flags)
+        before = stored if self._own is None else _with_seen(stored, row.uid in self._own)
+        now = apply(before, op, given)
+        if now != before:
+            kept = now if self._own is None else _with_seen(now, SEEN in stored)
+            self._rows.setdefault(kept, []).append(row.uid)
+            self._count(stored, kept, row.size)
+            if self._own is not None and (SEEN in now) != (SEEN in before):
+                self._seen[SEEN in now].append(row.uid)
+        modseq = self._modseq if now != before else row.modseq
+        return MessageChange(row.uid, modseq, now, row.size, row.date, row.blob)
+
+    def _count(self, before: frozenset[str], now: frozenset[str], size: int) -> None:
+        marked = (DELETED in now) - (DELETED in before)
+        self._counts["unseen"] += (SEEN in before) - (SEEN in now)
+        self._counts["deleted"] += marked
+        self._counts["deleted_size"] += marked * size
+
+    def write(self, connection: Connection) -> bool:
+        """Carry the changes out; whether there were any."""
+        for now, those in self._rows.items():
+            values = {"flags": to_text(now), "seen": SEEN in now, "modseq": self._modseq}
+            for condition in ranges(self._folder_id, those):
+                connection.execute(update(messages).where(*condition).values(values))
+        if self._viewer is not None:
+            mark_seen(connection, self._folder_id, self._viewer, self._seen[True])
+            forget_seen(connection, self._folder_id, self._seen[False], self._viewer)
+        if self._rows:
+            change_counts(connection, self._folder_id, self._modseq, self._counts)
+        return bool(self._rows)
+
+
+def change_counts(connection: Connection, folder_id: int, modseq: int, counts: Mapping[str, int]) -> None:
+    """Set a folder's modseq and add to its counts, by column."""
+    values: dict[str, Any] = {name: folders.c[name] + change for name, change in counts.items() if change}
+    connection.execute(update(folders).where(folders.c.id == folder_id).values(highest_modseq=modseq, **values))
+
+
+def forget_seen(connection: Connection, folder_id: int, uids: Sequence[int], viewer: int | None = None) -> None:
+    """Take a viewer's `\\Seen` off messages, or everybody's when they go."""
+    mine = () if viewer is None else (seen_by.c.account_id == viewer,)
+    for batch in batches(uids, BATCH):
+        connection.execute(delete(seen_by).where(seen_by.c.folder_id == folder_id, seen_by.c.uid.in_(batch), *mine))
+
+
+def ranges(folder_id: int, uids: Iterable[int]) -> list[tuple[ColumnElement[bool], ...]]:
+    """Conditions that together name exactly these UIDs of a folder: long runs as ranges, the rest in lists."""
+    conditions: list[tuple[ColumnElement[bool], ...]] = []
+    here = messages.c.folder_id == folder_id
+    single: list[int] = []
+    for first, last in _runs(sorted(set(uids))):
+        if last - first + 1 < _RUN:
+            single.extend(range(first, last + 1))
+        else:
+            conditions.append((here, messages.c.uid.between(first, last)))
+    conditions.extend((here, messages.c.uid.in_(batch)) for batch in batches(single, BATCH))
+    return conditions
+
+
+def _runs(uids: Sequence[int]) -> Iterable[tuple[int, int]]:
+    """Consecutive UIDs as first and last."""
+    start = 0
+    for place in range(1, len(uids) + 1):
+        if place == len(uids) or uids[place] != uids[place - 1] + 1:
+            yield uids[start], uids[place - 1]
+            start = place
+
+
+def read_rows(connection: Connection, folder_id: int, uids: Sequence[int]) -> list[AnyRow]:
     """The rows of these UIDs, ascending."""
     rows: list[AnyRow] = []
-    for batch in batches(sorted(set(uids)), BATCH):
-        statement = select(*_COLUMNS).where(*_these(folder_id, batch))
-        rows.extend(connection.execute(statement.order_by(messages.c.uid)))
-    return rows
+    for condition in ranges(folder_id, uids):
+        rows.extend(connection.execute(select(*COLUMNS).where(*condition)))
+    return sorted(rows, key=lambda row: row[0])
 
 
-def _these(folder_id: int, uids: Sequence[int]) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    return messages.c.folder_id == folder_id, messages.c.uid.in_(uids)
+def _with_seen(flags: frozenset[str], seen: bool) -> frozenset[str]:
+    if seen is (SEEN in flags):
+        return flags
+    return flags | {SEEN} if seen else flags - {SEEN}
 
 
-def _set_modseq(connection: Connection, folder_id: int, modseq: int) -> None:
-    connection.execute(update(folders).where(folders.c.id == folder_id).values(highest_modseq=modseq))
-
-
-def _change(row: AnyRow) -> MessageChange:
-    return MessageChange(row.uid, row.modseq, from_text(row.flags), row.size, row.date, row.blob)
-
-
-def _summary_aad(blob: str) -> bytes:
-    return b"summary\x00" + blob.encode("ascii")
+def _seen_change(one: MessageChange, seen: bool) -> MessageChange:
+    return MessageChange(one.uid, one.modseq, _with_seen(one.flags, seen), one.size, one.date, one.blob)

@@ -35,7 +35,9 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A folder as LIST and STATUS need it. `special_use` is an RFC 6154 attribute such as `\\Sent`, or empty."""
+    """A folder as LIST and STATUS need it. `special_use` is an RFC 6154 attribute such as `\\Sent`, or empty. `unseen`
+    counts for whoever asked; `deleted` counts the messages that carry `\\Deleted`; sizes are in bytes; messages older
+    than `retention_days` are removed by the housekeeping (None: kept)."""
 
     id: int
     account_id: int
@@ -47,6 +49,15 @@ class Folder:
     highest_modseq: int
     total: int
     unseen: int
+    deleted: int = 0
+    size: int = 0
+    deleted_size: int = 0
+    retention_days: int | None = None
+
+    @property
+    def object_id(self) -> str:
+        """MAILBOXID (RFC 8474 §4): never given twice, and the same after RENAME."""
+        return f"F{self.id}"
 
 
 @dataclass(slots=True)
@@ -119,22 +130,39 @@ class Direction(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """A content that is in the blob store already, and that one acceptance may take. `digest` is its SHA-256."""
+
+    blob: str
+    size: int
+    digest: bytes
+
+
+Content = bytes | Stored
+"""A message's octets, or where they already are."""
+
+
+@dataclass(frozen=True, slots=True)
 class LocalDelivery:
     """One copy for one mailbox of ours. `content` is the whole RFC 5322 message with CRLF line ends."""
 
     account_id: int
     recipient: str
-    content: bytes
+    content: Content
     folder: str = "INBOX"
     flags: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class OutgoingCopy:
-    """One message to leave for recipients at other operators; the sender groups them by domain."""
+    """One message to leave for recipients at other operators; the sender groups them by domain.
+
+    `options` are what each recipient's row keeps of the envelope's extensions (DSN, REQUIRETLS...), opaque to the store.
+    """
 
     recipients: tuple[str, ...]
-    content: bytes
+    content: Content
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 class DepositState(StrEnum):
@@ -160,6 +188,47 @@ class NewDeposit:
     reason: str = ""
 
 
+class ReceiptKind(StrEnum):
+    """What a sender may ask to be told of a recipient: delivered (DSN, RFC 3461) or read (MDN, RFC 8098)."""
+
+    DELIVERY = "delivery"
+    READING = "reading"
+
+
+class ReceiptState(StrEnum):
+    """Where a receipt stands. WAITING has a deadline; SILENT is a deadline that passed and was told."""
+
+    WAITING = "waiting"
+    POSITIVE = "positive"
+    NEGATIVE = "negative"
+    SILENT = "silent"
+
+
+@dataclass(frozen=True, slots=True)
+class NewReceipt:
+    """A receipt that a message asks for, from one recipient, before `deadline`."""
+
+    recipient: str
+    kind: ReceiptKind
+    deadline: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A receipt expected or had. `detail` is its status, never text of a message; `sender` is told when it is missing."""
+
+    row_id: int
+    submission_id: str
+    message_id: str
+    sender: str
+    recipient: str
+    kind: ReceiptKind
+    state: ReceiptState
+    deadline: datetime
+    answered_at: datetime | None
+    detail: str
+
+
 @dataclass(frozen=True, slots=True)
 class Acceptance:
     """Everything one accepted message writes, in one transaction (DESIGN, journey step 4).
@@ -173,11 +242,12 @@ class Acceptance:
     mail_from: str
     recipients: tuple[str, ...]
     message_id: str
-    received: bytes
+    received: Content
     local: tuple[LocalDelivery, ...] = ()
     outgoing: tuple[OutgoingCopy, ...] = ()
     deposits: tuple[NewDeposit, ...] = ()
     events: tuple[Event, ...] = ()
+    receipts: tuple[NewReceipt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,11 +259,13 @@ class Accepted:
 
 
 class DeliveryState(StrEnum):
-    """Where an outgoing recipient stands."""
+    """Where an outgoing recipient stands. HELD waits for a person; DROPPED was given up by one."""
 
     QUEUED = "queued"
+    HELD = "held"
     DELIVERED = "delivered"
     FAILED = "failed"
+    DROPPED = "dropped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,16 +282,31 @@ class Leased:
     attempts: int
     accepted_at: datetime
     lease_until: datetime
+    options: Mapping[str, str] = field(default_factory=dict)
+    route: str = ""
+    delay_told_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """How an attempt ended. QUEUED means deferred: `next_attempt_at` is then required."""
+    """How an attempt ended. QUEUED means deferred: `next_attempt_at` is then required. `delay_told` says that the sender
+    was told of the delay with this attempt."""
 
     state: DeliveryState
     reply: str
     next_attempt_at: datetime | None = None
     detail: Mapping[str, str] = field(default_factory=dict)
+    delay_told: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt at delivering one recipient's copy, as `queue why` tells it."""
+
+    at: datetime
+    number: int
+    reply: str
+    detail: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,21 +357,30 @@ class BlobDamaged(StoreError):
     """A blob does not authenticate: the file was altered or the key is not the one that sealed it."""
 
 
+class OverQuota(StoreError):
+    """The mailbox has no room for what was to be added (RFC 9208 §4.4): nothing was written."""
+
+
+class MessageTooLarge(StoreError):
+    """A message grew past the size it was allowed."""
+
+
 class StoreUnavailable(StoreError):
     """Database locked, damaged or out of space: nothing was written, try again later."""
 
 
 class ChangeKind(StrEnum):
-    """What a committed change touched."""
+    """What a committed change touched. RESYNC (with id 0) says that some may have gone unheard: look at everything."""
 
     FOLDER = "folder"
     QUEUE = "queue"
     DEPOSIT = "deposit"
+    RESYNC = "resync"
 
 
 @dataclass(frozen=True, slots=True)
 class StoreChange:
-    """A committed change, as told in this process: the folder, outgoing row or deposit it touched."""
+    """A committed change of any process on this store: the folder, outgoing row or deposit it touched."""
 
     kind: ChangeKind
     id: int
@@ -307,20 +403,42 @@ class QueueRow:
     lease_owner: str
     lease_until: datetime | None
     reply: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    route: str = ""
+    delay_told_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SendCode:
-    """A send code as the proxy keeps it: a digest, never the code. `max_uses` None means unlimited."""
+    """A send code as the proxy sees it again: never the code. `max_uses` None means unlimited; `scope` is the proxy's."""
 
     account_id: int
     code_id: str
-    digest: bytes
     created_at: datetime
     expires_at: datetime
     max_uses: int | None
     uses: int
     revoked_at: datetime | None
+    label: str = ""
+    scope: str = ""
+    last_used_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """A server-side key without its private part. `holder` is a mailbox or a domain; `chain_pem` is empty while its
+    certificate is waited for; `place` is "" for a software key, else the kind of token it lives in."""
+
+    id: int
+    holder: str
+    usage: str
+    chain_pem: bytes
+    place: str
+    created_at: datetime
+    retired_at: datetime | None
+    destruction_asked_by: str
+    destroyed_by: str
+    destroyed_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

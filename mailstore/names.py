@@ -10,7 +10,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass, field
 
-from mailstore.crypto import seal, unseal
+from mailstore.crypto import KeyRing
 from mailstore.model import StoreError
 
 DELIMITER = "/"
@@ -21,7 +21,7 @@ NAME_LIMIT = 512  # UTF-8 bytes
 class Names:
     """How folder names are sealed and found."""
 
-    fields_key: bytes = field(repr=False)
+    fields: KeyRing = field(repr=False)
     fingerprint_key: bytes = field(repr=False)
 
     def digest(self, account_id: int, name: str) -> bytes:
@@ -30,11 +30,16 @@ class Names:
 
     def seal(self, account_id: int, name: str) -> bytes:
         """The name as stored, bound to its mailbox."""
-        return seal(self.fields_key, _encoded(name), b"folder\x00%d" % account_id)
+        return self.fields.seal(_encoded(name), name_aad(account_id))
 
     def unseal(self, account_id: int, sealed: bytes) -> str:
         """The name that was stored. Raises SealBroken."""
-        return unseal(self.fields_key, sealed, b"folder\x00%d" % account_id).decode("utf-8")
+        return self.fields.unseal(sealed, name_aad(account_id)).decode("utf-8")
+
+
+def name_aad(account_id: int) -> bytes:
+    """What a sealed folder name is bound to."""
+    return b"folder\x00%d" % account_id
 
 
 def canonical_name(name: str) -> str:

@@ -3,20 +3,34 @@
 Invariants:
 * a row is held by one owner until its lease ends: leasing is a conditional update, so that no two senders get it;
 * a lease that ran out (its sender died) can be taken again; settling by an owner who lost the row is refused;
-* a settled row leads to an audit event in the same transaction; a final one lets go of its content.
+* every attempt leaves a line of history and an audit event in the transaction that settles it; a final one lets go of the
+  content;
+* what a person does (hold, release, retry, drop, send elsewhere) is refused on a row that a sender holds at that moment.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, func, insert, or_, select, update
 
 from mailstore.audit import insert_events
-from mailstore.core import AnyRow, Core, clean
-from mailstore.model import ChangeKind, DeliveryState, Event, Leased, QueueRow, Settlement, StoreError
-from mailstore.tables import outgoing
+from mailstore.core import Core, clean
+from mailstore.model import (
+    Attempt,
+    ChangeKind,
+    DeliveryState,
+    Event,
+    Leased,
+    QueueRow,
+    Settlement,
+    StoreError,
+)
+from mailstore.sql import AnyRow
+from mailstore.tables import attempts, outgoing
 
 _EVENTS = {
     DeliveryState.DELIVERED: "outgoing.delivered",
@@ -54,35 +68,161 @@ class QueueVerbs(Core):
     def settle_outgoing(self, row_id: int, owner: str, settlement: Settlement, at: datetime) -> None:
         """Record how an attempt ended. Raises StoreError when `owner` does not hold the row (any more), or when a
         deferral has no `next_attempt_at`."""
+        if self.settle_all(owner, [(row_id, settlement)], at):
+            raise StoreError("Ce bail est perdu. / This lease is lost.")
+
+    def settle_all(self, owner: str, results: Sequence[tuple[int, Settlement]], at: datetime) -> list[int]:
+        """Record how several attempts ended, in one transaction. Returns the rows that `owner` does not hold (any
+        more): they were left alone. Raises StoreError when a deferral has no `next_attempt_at`."""
+        for _, settlement in results:
+            if settlement.state is DeliveryState.QUEUED and settlement.next_attempt_at is None:
+                raise StoreError("Un report demande une date. / A deferral needs a time.")
+        wanted = dict(results)
+        with self._changing() as changing:
+            connection = changing.connection
+            statement = select(outgoing).where(
+                outgoing.c.id.in_(list(wanted)),
+                outgoing.c.lease_owner == (owner or None),
+                outgoing.c.state == DeliveryState.QUEUED.value,
+            )
+            rows = connection.execute(statement.with_for_update()).all()
+            for row in rows:
+                self._settle(connection, row, wanted[row.id], at)
+            gone = [row.blob for row in rows if wanted[row.id].state is not DeliveryState.QUEUED]
+            if gone:
+                self._discard_unreferenced(connection, gone)
+            held = {row.id for row in rows}
+            changing.touch(ChangeKind.QUEUE, sorted(held))
+        return [row_id for row_id in wanted if row_id not in held]
+
+    def _settle(self, connection: Connection, row: AnyRow, settlement: Settlement, at: datetime) -> None:
         deferred = settlement.state is DeliveryState.QUEUED
-        if deferred and settlement.next_attempt_at is None:
-            raise StoreError("Un report demande une date. / A deferral needs a time.")
+        reply = clean(settlement.reply, 2000)
         values: dict[str, Any] = {
             "state": settlement.state.value,
-            "reply": clean(settlement.reply, 2000),
+            "reply": reply,
             "lease_owner": "",
             "lease_until": None,
             "next_attempt_at": settlement.next_attempt_at if deferred else None,
         }
+        if settlement.delay_told:
+            values["delay_told_at"] = at
         if not deferred:
             values |= {"blob": None, "settled_at": at}
+        connection.execute(update(outgoing).where(outgoing.c.id == row.id).values(values))
+        evidence = {clean(key, 64): clean(str(value), 500) for key, value in settlement.detail.items()}
+        history = {"outgoing_id": row.id, "at": at, "number": row.attempts, "reply": reply}
+        connection.execute(insert(attempts).values(**history, detail=json.dumps(evidence, ensure_ascii=False)))
+        detail = {**evidence, "recipient": row.recipient, "attempt": str(row.attempts), "reply": settlement.reply}
+        event = Event(_EVENTS[settlement.state], detail)
+        insert_events(connection, [event], row.submission_id, row.message_id, at)
+
+    def give_back(self, owner: str, row_ids: Collection[int]) -> None:
+        """End the leases on rows that were taken and not tried: as if they had never been leased."""
         with self._db.write() as connection:
-            held = select(outgoing).where(outgoing.c.id == row_id, outgoing.c.lease_owner == owner).with_for_update()
-            row = connection.execute(held).first() if owner else None
-            if row is None or row.state != DeliveryState.QUEUED.value:
-                raise StoreError("Ce bail est perdu. / This lease is lost.")
-            connection.execute(update(outgoing).where(outgoing.c.id == row_id).values(values))
-            detail = {
-                **settlement.detail,
-                "recipient": row.recipient,
-                "attempt": str(row.attempts),
-                "reply": settlement.reply,
-            }
-            event = Event(_EVENTS[settlement.state], detail)
-            insert_events(connection, [event], row.submission_id, row.message_id, at)
-            if not deferred:
-                self._discard_unreferenced(connection, [row.blob])
-        self._tell(ChangeKind.QUEUE, [row_id])
+            connection.execute(
+                update(outgoing)
+                .where(outgoing.c.id.in_(list(row_ids)), outgoing.c.lease_owner == owner)
+                .values(lease_owner="", lease_until=None, attempts=outgoing.c.attempts - 1)
+            )
+
+    def attempts(self, row_id: int) -> list[Attempt]:
+        """The attempts made at a recipient, oldest first."""
+        statement = (
+            select(attempts).where(attempts.c.outgoing_id == row_id).order_by(attempts.c.id).limit(DISPLAY_LIMIT)
+        )
+        with self._db.read() as connection:
+            return [
+                Attempt(row.at, row.number, row.reply, json.loads(row.detail)) for row in connection.execute(statement)
+            ]
+
+    def queue_rows(self, reference: str) -> list[QueueRow]:
+        """The recipients of one row id, submission id or Message-ID, whatever their state."""
+        wanted = reference.strip().removeprefix("<").removesuffix(">")
+        condition = or_(outgoing.c.submission_id == wanted, outgoing.c.message_id == wanted)
+        if wanted.isascii() and wanted.isdigit() and len(wanted) < 16:
+            condition = or_(condition, outgoing.c.id == int(wanted))
+        statement = select(outgoing).where(condition).order_by(outgoing.c.id).limit(DISPLAY_LIMIT)
+        with self._db.read() as connection:
+            return [_queue_row(row) for row in connection.execute(statement)]
+
+    def hold(self, row_ids: Collection[int], who: str, at: datetime) -> int:
+        """Keep rows from leaving until `release`; returns how many were not in a sender's hands."""
+        return self._act("outgoing.held", row_ids, DeliveryState.QUEUED, {"state": DeliveryState.HELD.value}, who, at)
+
+    def release(self, row_ids: Collection[int], who: str, at: datetime) -> int:
+        """Let held rows leave, at once; returns how many there were."""
+        values = {"state": DeliveryState.QUEUED.value, "next_attempt_at": at}
+        return self._act("outgoing.released", row_ids, DeliveryState.HELD, values, who, at)
+
+    def retry_now(self, row_ids: Collection[int], who: str, at: datetime) -> int:
+        """Try rows again at once, their pause begun anew; returns how many were not in a sender's hands."""
+        values = {"next_attempt_at": at, "attempts": 0}
+        return self._act("outgoing.retry_asked", row_ids, DeliveryState.QUEUED, values, who, at)
+
+    def reroute(self, row_ids: Collection[int], route: str, who: str, at: datetime) -> int:
+        """Send rows by another place (`host:port`; "" for the usual one), at once; returns how many were free."""
+        values = {"route": clean(route, 300), "next_attempt_at": at}
+        return self._act("outgoing.rerouted", row_ids, DeliveryState.QUEUED, values, who, at, {"route": route})
+
+    def drop(self, row_ids: Collection[int], who: str, at: datetime) -> int:
+        """Give rows up for good without telling their sender; returns how many were not in a sender's hands."""
+        values = {"state": DeliveryState.DROPPED.value, "next_attempt_at": None, "blob": None, "settled_at": at}
+        states = (DeliveryState.QUEUED, DeliveryState.HELD)
+        return sum(self._act("outgoing.dropped", row_ids, state, values, who, at) for state in states)
+
+    def wake_domains(self, domains: Collection[str], at: datetime) -> int:
+        """A peer showed that it is there: what waits for its domains is tried again at once. Returns how many rows."""
+        condition = (
+            outgoing.c.domain.in_(list(domains)),
+            outgoing.c.state == DeliveryState.QUEUED.value,
+            outgoing.c.next_attempt_at > at,
+        )
+        with self._db.read() as connection:
+            if not domains or connection.execute(select(outgoing.c.id).where(*condition).limit(1)).first() is None:
+                return 0
+        with self._changing() as changing:
+            statement = update(outgoing).where(*condition).values(next_attempt_at=at, attempts=1)
+            ids = changing.connection.execute(statement.returning(outgoing.c.id)).scalars().all()
+            changing.touch(ChangeKind.QUEUE, ids)
+        return len(ids)
+
+    def _act(
+        self,
+        name: str,
+        row_ids: Collection[int],
+        state: DeliveryState,
+        values: dict[str, Any],
+        who: str,
+        at: datetime,
+        detail: dict[str, str] | None = None,
+    ) -> int:
+        """What a person does to rows of a state that no sender holds, with its audit events."""
+        free = or_(outgoing.c.lease_until.is_(None), outgoing.c.lease_until <= at)
+        condition = (outgoing.c.id.in_(list(row_ids)), outgoing.c.state == state.value, free)
+        with self._changing() as changing:
+            connection = changing.connection
+            rows = connection.execute(select(outgoing).where(*condition).with_for_update()).all()
+            ids = [row.id for row in rows]
+            if ids:
+                connection.execute(update(outgoing).where(outgoing.c.id.in_(ids)).values(values))
+            for row in rows:
+                event = Event(name, {"recipient": row.recipient, "by": who, **(detail or {})})
+                insert_events(connection, [event], row.submission_id, row.message_id, at)
+            if ids and "blob" in values:
+                self._discard_unreferenced(connection, [row.blob for row in rows])
+            changing.touch(ChangeKind.QUEUE, ids)
+        return len(ids)
+
+    def queue_sizes(self) -> dict[str, int]:
+        """How many rows wait (queued, held) for each state."""
+        waiting = (DeliveryState.QUEUED.value, DeliveryState.HELD.value)
+        statement = (
+            select(outgoing.c.state, func.count()).where(outgoing.c.state.in_(waiting)).group_by(outgoing.c.state)
+        )
+        with self._db.read() as connection:
+            found = {str(state): int(count) for state, count in connection.execute(statement)}
+        return {state: found.get(state, 0) for state in waiting}
 
     def queue(self, state: DeliveryState | None = DeliveryState.QUEUED) -> list[QueueRow]:
         """Outgoing recipients for display, the oldest first: those waiting, or those of a state, or all (None)."""
@@ -124,6 +264,9 @@ def _leased(row: AnyRow) -> Leased:
         attempts=row.attempts - 1,
         accepted_at=row.accepted_at,
         lease_until=row.lease_until,
+        options=json.loads(row.options),
+        route=row.route,
+        delay_told_at=row.delay_told_at,
     )
 
 
@@ -142,4 +285,7 @@ def _queue_row(row: AnyRow) -> QueueRow:
         lease_owner=row.lease_owner,
         lease_until=row.lease_until,
         reply=row.reply,
+        options=json.loads(row.options),
+        route=row.route,
+        delay_told_at=row.delay_told_at,
     )

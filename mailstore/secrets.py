@@ -1,25 +1,30 @@
-"""The proxy's tables: send codes (digests only) and server-side keys (sealed).
+"""Send codes: keyed digests only, uses counted, failures remembered.
 
 Invariants: a use of a send code is counted by the update that allows it, so that parallel messages never exceed the
-limit; a private key is sealed, bound to its mailbox, usage and chain, and leaves the store only through `keys`.
+limit; what is stored of a code is an HMAC under a sub-key of the master key, so that the database alone tells nobody
+whether a guess is right; wrong codes are counted by mailbox, never kept.
 """
 
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime
+import hmac
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from mailstore.core import AnyRow, Core
-from mailstore.crypto import seal, unseal
-from mailstore.model import SendCode, StoredKey, StoreError
-from mailstore.tables import send_codes, stored_keys
+from mailstore.core import BATCH, Core, batches, clean
+from mailstore.model import SendCode, StoreError
+from mailstore.sql import AnyRow
+from mailstore.tables import code_failures, send_codes
+
+CODE_FAILURE_WINDOW = timedelta(minutes=10)
 
 
 class SecretVerbs(Core):
-    """Verbs on send codes and server-side keys."""
+    """Verbs on send codes. A `digest` is the proxy's own, of a code's letters; it is keyed here before it is kept."""
 
     def add_send_code(
         self,
@@ -29,17 +34,22 @@ class SecretVerbs(Core):
         expires_at: datetime,
         max_uses: int | None,
         at: datetime,
+        *,
+        label: str = "",
+        scope: str = "",
     ) -> None:
-        """Keep a new send code; `max_uses` None means unlimited. Raises StoreError when the id is taken or the mailbox
-        unknown."""
+        """Keep a new send code; `max_uses` None means unlimited, `scope` is the proxy's own text. Raises StoreError when
+        the id is taken or the mailbox unknown."""
         row = {
             "account_id": account_id,
             "code_id": code_id,
-            "digest": digest,
+            "digest": self._keyed(digest),
             "created_at": at,
             "expires_at": expires_at,
             "max_uses": max_uses,
             "uses": 0,
+            "label": clean(label, 200),
+            "scope": scope,
         }
         try:
             with self._db.write() as connection:
@@ -55,6 +65,17 @@ class SecretVerbs(Core):
         with self._db.read() as connection:
             return [_send_code(row) for row in connection.execute(statement)]
 
+    def find_send_codes(self, digests: Mapping[str, bytes]) -> dict[str, SendCode]:
+        """Of these codes (digest by code id), those that exist with that very digest, by code id, whatever their state.
+        Compared in constant time."""
+        found: dict[str, SendCode] = {}
+        with self._db.read() as connection:
+            for batch in batches(sorted(digests), BATCH):
+                for row in connection.execute(select(send_codes).where(send_codes.c.code_id.in_(batch))):
+                    if hmac.compare_digest(row.digest, self._keyed(digests[row.code_id])):
+                        found[row.code_id] = _send_code(row)
+        return found
+
     def use_send_code(self, code_id: str, at: datetime) -> bool:
         """Count one use, and say whether it was allowed: not revoked, not expired, not used up."""
         statement = (
@@ -65,7 +86,7 @@ class SecretVerbs(Core):
                 send_codes.c.expires_at > at,
                 or_(send_codes.c.max_uses.is_(None), send_codes.c.uses < send_codes.c.max_uses),
             )
-            .values(uses=send_codes.c.uses + 1)
+            .values(uses=send_codes.c.uses + 1, last_used_at=at)
         )
         with self._db.write() as connection:
             return connection.execute(statement).rowcount == 1
@@ -78,61 +99,45 @@ class SecretVerbs(Core):
             first = (send_codes.c.code_id == code_id, send_codes.c.revoked_at.is_(None))
             connection.execute(update(send_codes).where(*first).values(revoked_at=at))
 
-    def put_key(self, address: str, usage: str, chain_pem: bytes, private_key: bytes, at: datetime) -> int:
-        """Keep a server-side key, sealed; returns its id. Earlier keys stay: old messages may need them."""
-        address = address.lower()
-        row = {
-            "address": address,
-            "usage": usage,
-            "chain_pem": chain_pem,
-            "sealed_key": seal(self._fields_key, private_key, _aad(address, usage, chain_pem)),
-            "created_at": at,
-        }
+    def shorten_send_code(self, code_id: str, expires_at: datetime) -> None:
+        """Bring a code's end forward; a code is never made to live longer."""
+        later = (send_codes.c.code_id == code_id, send_codes.c.expires_at > expires_at)
         with self._db.write() as connection:
-            statement = insert(stored_keys).values(row).returning(stored_keys.c.id)
-            key_id: int = connection.execute(statement).scalar_one()
-        return key_id
+            connection.execute(update(send_codes).where(*later).values(expires_at=expires_at))
 
-    def retire_key(self, key_id: int, at: datetime) -> None:
-        """Mark a key as no longer to be used for new signatures; the first date stays."""
-        condition = (stored_keys.c.id == key_id, stored_keys.c.retired_at.is_(None))
-        with self._db.write() as connection:
-            connection.execute(update(stored_keys).where(*condition).values(retired_at=at))
-
-    def keys(self, address: str) -> list[StoredKey]:
-        """The keys of a mailbox, newest first, unsealed. Raises SealBroken when one was altered or moved."""
-        statement = (
-            select(stored_keys).where(stored_keys.c.address == address.lower()).order_by(stored_keys.c.id.desc())
-        )
+    def count_code_failures(self, account_id: int, at: datetime) -> int:
+        """Wrong codes shown by a mailbox in the last ten minutes."""
+        recent = (code_failures.c.account_id == account_id, code_failures.c.at > at - CODE_FAILURE_WINDOW)
         with self._db.read() as connection:
-            rows = connection.execute(statement).all()
-        return [
-            StoredKey(
-                id=row.id,
-                address=row.address,
-                usage=row.usage,
-                chain_pem=row.chain_pem,
-                private_key=unseal(self._fields_key, row.sealed_key, _aad(row.address, row.usage, row.chain_pem)),
-                created_at=row.created_at,
-                retired_at=row.retired_at,
-            )
-            for row in rows
-        ]
+            found = connection.execute(select(func.count()).select_from(code_failures).where(*recent)).scalar_one()
+        return int(found)
 
+    def add_code_failure(self, account_id: int, at: datetime) -> int:
+        """Count one more wrong code; returns how many there are now, this one included."""
+        with self._db.write() as connection:
+            connection.execute(delete(code_failures).where(code_failures.c.at <= at - CODE_FAILURE_WINDOW))
+            connection.execute(insert(code_failures).values(account_id=account_id, at=at))
+        return self.count_code_failures(account_id, at)
 
-def _aad(address: str, usage: str, chain_pem: bytes) -> bytes:
-    place = "\x00".join(("key", address, usage, hashlib.sha256(chain_pem).hexdigest()))
-    return place.encode("utf-8")
+    def clear_code_failures(self, account_id: int) -> int:
+        """Forget a mailbox's wrong codes, which opens a closed one; returns how many there were."""
+        with self._db.write() as connection:
+            return connection.execute(delete(code_failures).where(code_failures.c.account_id == account_id)).rowcount
+
+    def _keyed(self, digest: bytes) -> bytes:
+        return hmac.digest(self._fingerprint_key, b"send code\x00" + digest, hashlib.sha256)
 
 
 def _send_code(row: AnyRow) -> SendCode:
     return SendCode(
         account_id=row.account_id,
         code_id=row.code_id,
-        digest=row.digest,
         created_at=row.created_at,
         expires_at=row.expires_at,
         max_uses=row.max_uses,
         uses=row.uses,
         revoked_at=row.revoked_at,
+        label=row.label or "",
+        scope=row.scope or "",
+        last_used_at=row.last_used_at,
     )

@@ -10,28 +10,33 @@ made its effect durable, a verb that raises has made none.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-
-from sqlalchemy import insert, select
-from sqlalchemy.exc import IntegrityError
 
 from mailstore.accounts import AccountVerbs
 from mailstore.audit import AuditVerbs
 from mailstore.blobs import BlobStore
-from mailstore.crypto import Purpose, SealBroken, derive_key, seal, unseal
 from mailstore.database import Database
 from mailstore.deposits import DepositVerbs
 from mailstore.journey import JourneyVerbs
+from mailstore.keyring import open_keyring
+from mailstore.keys import KeyVerbs
 from mailstore.leases import LeaseVerbs
-from mailstore.messages import MessageVerbs
+from mailstore.logins import LoginVerbs
 from mailstore.model import StoreError
+from mailstore.policies import PolicyVerbs
 from mailstore.queue import QueueVerbs
+from mailstore.quotas import QuotaVerbs
+from mailstore.readings import ReadingVerbs
+from mailstore.receipts import ReceiptVerbs
+from mailstore.retention import RetentionVerbs
+from mailstore.rotation import RotationVerbs
 from mailstore.schema import upgrade
 from mailstore.secrets import SecretVerbs
-from mailstore.tables import meta
-
-_CHECK = "master key check"
+from mailstore.senders import SenderVerbs
+from mailstore.sharing import SharingVerbs
+from mailstore.spool import SpoolVerbs
 
 
 def _no_index(content: bytes) -> bytes:
@@ -42,7 +47,26 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Store(AccountVerbs, MessageVerbs, JourneyVerbs, QueueVerbs, DepositVerbs, LeaseVerbs, AuditVerbs, SecretVerbs):
+class Store(
+    AccountVerbs,
+    RetentionVerbs,
+    LoginVerbs,
+    RotationVerbs,
+    ReadingVerbs,
+    QuotaVerbs,
+    SharingVerbs,
+    JourneyVerbs,
+    QueueVerbs,
+    ReceiptVerbs,
+    SenderVerbs,
+    SpoolVerbs,
+    DepositVerbs,
+    LeaseVerbs,
+    AuditVerbs,
+    SecretVerbs,
+    KeyVerbs,
+    PolicyVerbs,
+):
     """All the verbs over one database and one folder of blobs. Made by `create` and `open`."""
 
     @classmethod
@@ -87,38 +111,19 @@ class Store(AccountVerbs, MessageVerbs, JourneyVerbs, QueueVerbs, DepositVerbs, 
         *,
         create: bool,
     ) -> Store:
-        fields_key = derive_key(master_key, Purpose.FIELDS)
         database = Database(url, create=create)
         try:
             upgrade(database, create=create)
-            _check_key(database, fields_key)
-            return cls(database, BlobStore(blobs, master_key), master_key, index, clock)
+            keys = open_keyring(database, master_key, clock())
+            database.guard = keys.check_current
+            return cls(database, BlobStore(blobs, keys.blobs), keys, index, clock)
         except BaseException:
             database.close()
             raise
 
     def close(self) -> None:
         """Close the database connections; the store is not to be used after."""
+        self._feed.close()
+        with suppress(StoreError):
+            self.flush_readings()
         self._db.close()
-
-
-def _check_key(database: Database, fields_key: bytes) -> None:
-    """Refuse a master key other than the one the store was made with: it would seal what the other cannot read."""
-    statement = select(meta.c.value).where(meta.c.name == _CHECK)
-    aad = _CHECK.encode("ascii")
-    with database.read() as connection:
-        sealed = connection.execute(statement).scalar()
-    if sealed is None:
-        try:
-            with database.write() as connection:
-                connection.execute(insert(meta).values(name=_CHECK, value=seal(fields_key, b"", aad)))
-            return
-        except IntegrityError:  # another process was first: compare with its key
-            with database.read() as connection:
-                sealed = connection.execute(statement).scalar_one()
-    try:
-        unseal(fields_key, sealed, aad)
-    except SealBroken:
-        raise StoreError(
-            "Cette clé maîtresse n'est pas celle de la base. / This master key is not the database's."
-        ) from None

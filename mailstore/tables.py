@@ -1,10 +1,12 @@
 """The tables of the mail store, for SQLite and PostgreSQL alike.
 
 Invariants:
-* nothing a patient or a message says is in clear: contents are blobs; folder names, summaries, private keys and deposit
-  contexts are sealed; a login that failed is kept as a keyed digest only;
+* nothing a patient or a message says is in clear: contents are blobs; folder names, summaries, search texts, private
+  keys, second factors and deposit contexts are sealed; logins that failed, contents already held and the ids that
+  threads are made of are kept as keyed digests only;
 * `messages.uid` is unique in its folder and never given twice (folders.uid_next only grows);
-* `folders.highest_modseq` grows with every change of the folder, inside the transaction that makes the change;
+* `folders.highest_modseq` grows with every change of the folder, inside the transaction that makes the change; its
+  counts (`total`, `unseen`, `deleted`, `size`) change in that transaction too;
 * the migrations of `mailstore/migrations` lead exactly to this description (tested).
 """
 
@@ -86,6 +88,25 @@ accounts = _numbered(
     Column("password_hash", Text),
     Column("client_key", LargeBinary(32), unique=True),
     Column("next_uid_validity", BigInteger, nullable=False),
+    Column("quota_bytes", BigInteger),
+    Column("quota_messages", BigInteger),
+    Column("sealed_totp", LargeBinary),
+    Column("totp_step", BigInteger),
+    Column("locked_until", Moment),
+    Column("last_login_at", Moment),
+    Column("last_login_service", String(16)),
+    Column("last_login_source", String(64)),
+)
+
+app_passwords = _numbered(
+    "app_passwords",
+    Column("account_id", BigId, ForeignKey("accounts.id"), nullable=False),
+    Column("label", String(64), nullable=False),
+    Column("digest", LargeBinary(32), nullable=False, unique=True),
+    Column("created_at", Moment, nullable=False),
+    Column("last_used_at", Moment),
+    Column("revoked_at", Moment),
+    Index("ix_app_passwords_account_id", "account_id"),
 )
 
 login_failures = _numbered(
@@ -102,11 +123,34 @@ folders = _numbered(
     Column("name_digest", LargeBinary(32), nullable=False),
     Column("sealed_name", LargeBinary, nullable=False),
     Column("special_use", String(32), nullable=False),
-    Column("subscribed", Boolean, nullable=False),
     Column("uid_validity", BigInteger, nullable=False),
     Column("uid_next", BigInteger, nullable=False),
     Column("highest_modseq", BigInteger, nullable=False),
+    Column("total", BigInteger, nullable=False, server_default="0"),
+    Column("unseen", BigInteger, nullable=False, server_default="0"),
+    Column("deleted", BigInteger, nullable=False, server_default="0"),
+    Column("size", BigInteger, nullable=False, server_default="0"),
+    Column("deleted_size", BigInteger, nullable=False, server_default="0"),
+    Column("recent_uid", BigInteger, nullable=False, server_default="1"),
+    Column("retention_days", Integer),
     UniqueConstraint("account_id", "name_digest"),
+)
+
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    Column("account_id", BigId, ForeignKey("accounts.id"), primary_key=True),
+    Column("name_digest", LargeBinary(32), primary_key=True),
+    Column("sealed_name", LargeBinary, nullable=False),
+)
+
+acl = Table(
+    "acl",
+    metadata,
+    Column("folder_id", BigId, ForeignKey("folders.id"), primary_key=True),
+    Column("account_id", BigId, ForeignKey("accounts.id"), primary_key=True),
+    Column("rights", String(16), nullable=False),
+    Index("ix_acl_account_id", "account_id"),
 )
 
 contents = Table(
@@ -115,6 +159,32 @@ contents = Table(
     Column("blob", String(32), primary_key=True),
     Column("size", BigInteger, nullable=False),
     Column("sealed_summary", LargeBinary),
+    Column("message_id", Text),
+)
+
+holdings = Table(
+    "holdings",
+    metadata,
+    Column("account_id", BigId, primary_key=True),
+    Column("digest", LargeBinary(32), primary_key=True),
+    Column("blob", String(32), nullable=False),
+    Index("ix_holdings_blob", "blob"),
+)
+
+threads = Table(
+    "threads",
+    metadata,
+    Column("account_id", BigId, primary_key=True),
+    Column("digest", LargeBinary(16), primary_key=True),
+    Column("thread_id", BigInteger, nullable=False),
+)
+
+search_index = Table(
+    "search_index",
+    metadata,
+    Column("blob", String(32), primary_key=True),
+    Column("sealed_signature", LargeBinary, nullable=False),
+    Column("sealed_text", LargeBinary),
 )
 
 messages = Table(
@@ -128,9 +198,19 @@ messages = Table(
     Column("size", BigInteger, nullable=False),
     Column("date", Moment, nullable=False),
     Column("blob", String(32), ForeignKey("contents.blob"), nullable=False),
+    Column("saved_at", Moment),
+    Column("thread_id", BigInteger),
     Index("ix_messages_folder_id_modseq", "folder_id", "modseq"),
-    Index("ix_messages_folder_id_seen", "folder_id", "seen"),
     Index("ix_messages_blob", "blob"),
+)
+
+seen_by = Table(
+    "seen_by",
+    metadata,
+    Column("folder_id", BigId, ForeignKey("folders.id"), primary_key=True),
+    Column("account_id", BigId, ForeignKey("accounts.id"), primary_key=True),
+    Column("uid", BigInteger, primary_key=True, autoincrement=False),
+    Index("ix_seen_by_folder_id_uid", "folder_id", "uid"),
 )
 
 expunged = Table(
@@ -171,9 +251,57 @@ outgoing = _numbered(
     Column("lease_until", Moment),
     Column("reply", Text, nullable=False),
     Column("settled_at", Moment),
+    Column("options", Text, nullable=False, server_default="{}"),
+    Column("route", Text, nullable=False, server_default=""),
+    Column("delay_told_at", Moment),
     Index("ix_outgoing_state_next_attempt_at", "state", "next_attempt_at"),
+    Index("ix_outgoing_domain_state", "domain", "state"),
     Index("ix_outgoing_submission_id", "submission_id"),
     Index("ix_outgoing_blob", "blob"),
+)
+
+attempts = _numbered(
+    "attempts",
+    Column("outgoing_id", BigId, ForeignKey("outgoing.id"), nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("reply", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Index("ix_attempts_outgoing_id", "outgoing_id"),
+)
+
+receipts = _numbered(
+    "receipts",
+    Column("submission_id", String(64), ForeignKey("submissions.id"), nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("sender", Text, nullable=False),
+    Column("recipient", Text, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("deadline", Moment, nullable=False),
+    Column("answered_at", Moment),
+    Column("detail", Text, nullable=False),
+    UniqueConstraint("submission_id", "recipient", "kind"),
+    Index("ix_receipts_message_id", "message_id"),
+    Index("ix_receipts_state_deadline", "state", "deadline"),
+)
+
+scram_verifiers = Table(
+    "scram_verifiers",
+    metadata,
+    Column("account_id", BigId, ForeignKey("accounts.id"), primary_key=True, autoincrement=False),
+    Column("salt", LargeBinary(16), nullable=False),
+    Column("iterations", Integer, nullable=False),
+    Column("sealed_keys", LargeBinary, nullable=False),
+)
+
+delegations = Table(
+    "delegations",
+    metadata,
+    Column("owner_id", BigId, ForeignKey("accounts.id"), primary_key=True, autoincrement=False),
+    Column("delegate_id", BigId, ForeignKey("accounts.id"), primary_key=True, autoincrement=False),
+    Column("created_at", Moment, nullable=False),
+    Index("ix_delegations_delegate_id", "delegate_id"),
 )
 
 deposits = _numbered(
@@ -220,7 +348,34 @@ send_codes = Table(
     Column("max_uses", Integer),
     Column("uses", Integer, nullable=False),
     Column("revoked_at", Moment),
+    Column("label", Text),
+    Column("scope", Text),
+    Column("last_used_at", Moment),
     Index("ix_send_codes_account_id", "account_id"),
+)
+
+code_failures = _numbered(
+    "code_failures",
+    Column("account_id", BigId, ForeignKey("accounts.id"), nullable=False),
+    Column("at", Moment, nullable=False),
+    Index("ix_code_failures_account_id_at", "account_id", "at"),
+)
+
+policies = Table(
+    "policies",
+    metadata,
+    Column("subject", String(254), primary_key=True),
+    Column("name", String(32), primary_key=True),
+    Column("value", String(32), nullable=False),
+    Column("changed_at", Moment, nullable=False),
+)
+
+custodians = Table(
+    "custodians",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("passphrase_hash", Text, nullable=False),
+    Column("created_at", Moment, nullable=False),
 )
 
 stored_keys = _numbered(
@@ -231,6 +386,11 @@ stored_keys = _numbered(
     Column("sealed_key", LargeBinary, nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("retired_at", Moment),
+    Column("place", String(16)),
+    Column("destruction_asked_by", String(64)),
+    Column("destruction_asked_at", Moment),
+    Column("destroyed_by", String(64)),
+    Column("destroyed_at", Moment),
     Index("ix_stored_keys_address_usage", "address", "usage"),
 )
 
@@ -240,4 +400,20 @@ discarded = Table(
     Column("blob", String(32), primary_key=True),
     Column("at", Moment, nullable=False),
     Index("ix_discarded_at", "at"),
+)
+
+feed = _numbered(
+    "feed",
+    Column("kind", String(8), nullable=False),
+    Column("target", BigInteger, nullable=False),
+    Column("origin", String(16), nullable=False),
+)
+
+keyring = Table(
+    "keyring",
+    metadata,
+    Column("purpose", String(32), primary_key=True),
+    Column("generation", Integer, primary_key=True, autoincrement=False),
+    Column("sealed_key", LargeBinary, nullable=False),
+    Column("created_at", Moment, nullable=False),
 )

@@ -18,6 +18,7 @@ from mime.words import decode_base64, decode_quoted_printable, decode_words, spl
 
 _MEDIA_TYPE = re.compile(r"[!#$&-.0-9A-Z^_`a-z{|}~+]{1,127}/[!#$&-.0-9A-Z^_`a-z{|}~+]{1,127}\Z")
 _IDENTITY = frozenset({"", "7bit", "8bit", "binary"})
+_DELIMITER_END = re.compile(rb"(--)?[ \t]*+(?=\r?\n|\r?\Z)")
 _MESSAGE_TYPES = frozenset({"message/rfc822", "message/global"})
 
 
@@ -52,7 +53,7 @@ class Part:
     def decoded(self, raw: bytes) -> bytes:
         """The body with base64 or quoted-printable undone, tolerantly; other encodings give the body as it is."""
         if self.encoding == "base64":
-            return decode_base64(self.body(raw))
+            return decode_base64(memoryview(raw)[self.body_start : self.end])
         if self.encoding == "quoted-printable":
             return decode_quoted_printable(self.body(raw))
         return self.body(raw)
@@ -113,9 +114,10 @@ class _Budget:
     fields: int = MAX_FIELDS
 
 
-def parse(raw: bytes, *, max_depth: int = 32, max_parts: int = 1000) -> Part:
-    """The MIME tree of a message or entity. `max_depth`: levels below the root; `max_parts`: parts in all."""
-    return _part(raw, 0, len(raw), "text/plain", max_depth, _Budget(max_parts))
+def parse(raw: bytes, *, max_depth: int = 32, max_parts: int = 1000, start: int = 0, end: int | None = None) -> Part:
+    """The MIME tree of a message or entity, `raw[start:end]`; places are in `raw`. `max_depth`: levels below the root;
+    `max_parts`: parts in all."""
+    return _part(raw, start, len(raw) if end is None else end, "text/plain", max_depth, _Budget(max_parts))
 
 
 def _part(raw: bytes, start: int, end: int, default_type: str, depth: int, budget: _Budget) -> Part:
@@ -186,12 +188,17 @@ def _ranges(
         defects.append("no-boundary")
         return []
     # The line end before a delimiter belongs to it. A body always follows a line end, hence `body - 1`.
-    delimiter = re.compile(rb"\n--" + re.escape(mark) + rb"(--)?[ \t]*+(?=\r?\n|\r?\Z)")
+    delimiter = b"\n--" + mark
     ranges: list[tuple[int, int]] = []
     open_at = -1
-    for match in delimiter.finditer(raw, max(0, body - 1), end):
+    position = raw.find(delimiter, max(0, body - 1), end)
+    while position >= 0:
+        match = _DELIMITER_END.match(raw, position + len(delimiter), end)
+        if match is None:  # a longer word that begins like the boundary
+            position = raw.find(delimiter, position + 1, end)
+            continue
         if open_at >= 0:
-            ranges.append((open_at, max(open_at, _before_line_end(raw, match.start()))))
+            ranges.append((open_at, max(open_at, _before_line_end(raw, position))))
         if len(ranges) > budget.left:
             defects.append("too-many-parts")
             return []
@@ -200,6 +207,7 @@ def _ranges(
             break
         line_end = raw.find(b"\n", match.end(), end)
         open_at = end if line_end < 0 else line_end + 1
+        position = raw.find(delimiter, match.end(), end)
     else:
         defects.append("no-delimiter" if open_at < 0 else "no-close-delimiter")
         if open_at >= 0:

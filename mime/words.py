@@ -88,8 +88,15 @@ def _word_bytes(kind: str, payload: str) -> bytes:
 _NOT_BASE64 = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="))
 
 
-def decode_base64(data: bytes) -> bytes:
+def decode_base64(data: bytes | memoryview) -> bytes:
     """Tolerant base64 (RFC 2045 §6.8): other characters are skipped, padding ends it, a cut tail is dropped."""
+    try:
+        return binascii.a2b_base64(data)  # which skips and ends just so, but refuses a cut tail
+    except binascii.Error:
+        return _decode_cut_base64(bytes(data))
+
+
+def _decode_cut_base64(data: bytes) -> bytes:
     clean = data.translate(None, _NOT_BASE64)
     stop = clean.find(b"=")
     if stop >= 0:

@@ -7,9 +7,12 @@ Invariants: what is written is 7-bit ASCII with CRLF line ends and lines of at m
 from __future__ import annotations
 
 import base64
+import binascii
 import re
 import secrets
+import struct
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from typing import Literal
 from urllib.parse import quote
 
@@ -153,11 +156,11 @@ def multipart(
 ) -> bytes:
     """A multipart entity (header and body, no MIME-Version) whose parts are exactly the entities given.
 
-    `boundary` defaults to a fresh random one that occurs in no part. Raises ValueError without parts, or for a given
+    `boundary` defaults to a fresh random one. Raises ValueError without parts, or for a given
     boundary that is badly spelled or begins a line of a part."""
     if not parts:
         raise ValueError("a multipart needs a part")
-    mark = boundary or _fresh_boundary(parts)
+    mark = boundary or fresh_boundary()
     if not re.match(r"[0-9A-Za-z'()+_,./:=?-]{1,70}\Z", mark):
         raise ValueError("not a boundary")
     delimiter = b"--" + mark.encode("ascii")
@@ -170,11 +173,10 @@ def multipart(
     return b"".join([*out, delimiter, b"--\r\n"])
 
 
-def _fresh_boundary(parts: Sequence[bytes]) -> str:
-    while True:
-        mark = "=_" + secrets.token_hex(16)  # "=_" cannot occur in quoted-printable, nor in base64
-        if not any(mark.encode("ascii") in part for part in parts):
-            return mark
+def fresh_boundary() -> str:
+    """A boundary of 128 random bits: that it occurs in a part, even one written to provoke it, cannot happen. "=_" cannot
+    occur in quoted-printable, nor in base64."""
+    return "=_" + secrets.token_hex(16)
 
 
 def leaf(
@@ -227,9 +229,62 @@ def is_plain_seven_bit(content: bytes) -> bool:
     )
 
 
+class Base64Lines:
+    """Base64 in lines of 76 characters, CRLF between and after them, written piece by piece (RFC 2045 §6.8).
+
+    Memory: what is written, once. A C call encodes 1024 lines and another cuts them: no Python loop over lines, and the
+    piece worked on stays in the processor's cache."""
+
+    _BLOCK = 57 * 1024
+    _CUT = struct.Struct("76s" * 1024)
+
+    def __init__(self, head: bytes = b"", size: int = 0) -> None:
+        """`head` comes first, as it is. `size`: exactly how many octets will be encoded, when that is known; their
+        room is then made at once."""
+        self._out = BytesIO(bytes(len(head) + encoded_size(size)))
+        self._out.write(head)
+        self._rest = b""
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Encodes more octets."""
+        view = memoryview(data)
+        position = 0
+        if self._rest:
+            position = min(len(view), self._BLOCK - len(self._rest))
+            self._rest += view[:position]
+            if len(self._rest) < self._BLOCK:
+                return
+            self._block(self._rest)
+            self._rest = b""
+        while len(view) - position >= self._BLOCK:
+            self._block(view[position : position + self._BLOCK])
+            position += self._BLOCK
+        self._rest = bytes(view[position:])
+
+    def _block(self, octets: bytes | memoryview) -> None:
+        self._out.write(b"\r\n".join(self._CUT.unpack(binascii.b2a_base64(octets, newline=False))))
+        self._out.write(b"\r\n")
+
+    def finish(self) -> bytes:
+        """All that was written. Nothing may be written after."""
+        text = binascii.b2a_base64(self._rest, newline=False)
+        if text:
+            self._out.write(b"\r\n".join([text[at : at + 76] for at in range(0, len(text), 76)]))
+            self._out.write(b"\r\n")
+        return self._out.getvalue()
+
+
+def encoded_size(size: int) -> int:
+    """The length of `size` octets in lines of base64."""
+    characters = (size + 2) // 3 * 4
+    return characters + (characters + 75) // 76 * 2
+
+
 def base64_lines(content: bytes) -> bytes:
     """Base64 in lines of 76 characters, CRLF between and after them."""
-    return base64.encodebytes(content).replace(b"\n", b"\r\n")
+    lines = Base64Lines(size=len(content))
+    lines.write(content)
+    return lines.finish()
 
 
 def quoted_printable(content: bytes) -> bytes:

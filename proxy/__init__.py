@@ -1,21 +1,46 @@
 """Signing and encrypting for people and gateways without a card: send codes, server-side keys, protection of a message."""
 
+from proxy.checking import CodeDesk, IssuedCode
 from proxy.codes import CODE_FIELD, SendCode, new_code
-from proxy.keys import KeyRing
+from proxy.keys import KeyRing, Tokens
 from proxy.model import Opened, Protected, Refusal
-from proxy.policy import EncryptPolicy, ProxyPolicy, SignPolicy
+from proxy.policy import (
+    BadPolicy,
+    ConfirmPolicy,
+    CustodyPolicy,
+    Effective,
+    EncryptPolicy,
+    ProxyPolicy,
+    SignPolicy,
+    WithoutCertificate,
+    check_value,
+    effective,
+)
 from proxy.protection import Protector
+from proxy.scope import BadScope, Scope
 
 __all__ = [
     "CODE_FIELD",
+    "BadPolicy",
+    "BadScope",
+    "CodeDesk",
+    "ConfirmPolicy",
+    "CustodyPolicy",
+    "Effective",
     "EncryptPolicy",
+    "IssuedCode",
     "KeyRing",
     "Opened",
     "Protected",
     "Protector",
     "ProxyPolicy",
     "Refusal",
+    "Scope",
     "SendCode",
     "SignPolicy",
+    "Tokens",
+    "WithoutCertificate",
+    "check_value",
+    "effective",
     "new_code",
 ]

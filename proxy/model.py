@@ -13,6 +13,7 @@ class Protected:
     """A message ready to leave.
 
     `clear` is the clear message without its send code, for the bridge (empty when the sender had encrypted it).
+    `confirmation` is a message for the sender's own mailbox, empty when none is wanted.
     `local` gives, for each recipient whose mailbox is here, the bytes to deliver; `copies` what leaves for the others.
     """
 
@@ -20,17 +21,21 @@ class Protected:
     local: Mapping[str, bytes]
     copies: tuple[OutgoingCopy, ...]
     events: tuple[Event, ...] = ()
+    confirmation: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a message cannot be protected, as an SMTP reply (RFC 5321 §4.2, RFC 3463). The texts never quote the message."""
+    """Why a message cannot be protected, as an SMTP reply (RFC 5321 §4.2, RFC 3463). The texts never quote the message.
+
+    `delay` is how many seconds the answer is to be held back: guessing must be slow."""
 
     code: int
     enhanced: str
     text_fr: str
     text_en: str
     events: tuple[Event, ...] = ()
+    delay: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,31 @@
-"""A DER writer (X.690 §10) for the few forms CMS needs: a hundred times faster than building an object tree.
+"""DER (X.690 §10) of the few primitive forms CMS needs: a hundred times faster than building an object tree.
 
-Invariant: what is written is DER; SET OF is sorted.
+Invariant: what is written is DER; SET OF is sorted. The readers take the contents of one element.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+
+
+def length_octets(size: int) -> bytes:
+    """The octets of a definite length, as short as can be."""
+    if size < 0x80:
+        return bytes((size,))
+    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes((0x80 | len(length),)) + length
+
+
+def header(tag: int, size: int) -> bytes:
+    """Tag and length of an element whose `size` octets of contents follow elsewhere."""
+    return bytes((tag,)) + length_octets(size)
 
 
 def element(tag: int, *contents: bytes) -> bytes:
     """Tag, definite length, contents one after the other."""
-    size = sum(map(len, contents))
-    if size < 0x80:
-        return b"".join((bytes((tag, size)), *contents))
-    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
-    return b"".join((bytes((tag, 0x80 | len(length))), length, *contents))
+    return b"".join((header(tag, sum(map(len, contents))), *contents))
 
 
 def sequence(*contents: bytes) -> bytes:
@@ -34,6 +45,7 @@ def integer(value: int) -> bytes:
     return element(0x02, value.to_bytes(bits // 8 + 1, "big", signed=True))
 
 
+@lru_cache(maxsize=512)
 def oid(dotted: str) -> bytes:
     first, second, *rest = (int(part) for part in dotted.split("."))
     out = bytearray()
@@ -51,6 +63,43 @@ def time(moment: datetime) -> bytes:
     if 1950 <= utc.year < 2050:
         return element(0x17, utc.strftime("%y%m%d%H%M%SZ").encode("ascii"))
     return element(0x18, utc.strftime("%Y%m%d%H%M%SZ").encode("ascii"))
+
+
+def read_oid(contents: bytes) -> str:
+    """The dotted form of an OBJECT IDENTIFIER's contents. Raises ValueError for an empty, cut or overlong one."""
+    if not contents or contents[-1] & 0x80 or len(contents) > 64:
+        raise ValueError("not an object identifier")
+    numbers: list[int] = []
+    number = 0
+    for octet in contents:
+        number = number << 7 | octet & 0x7F
+        if not octet & 0x80:
+            numbers.append(number)
+            number = 0
+    first = min(numbers[0] // 40, 2)
+    return ".".join(map(str, (first, numbers[0] - 40 * first, *numbers[1:])))
+
+
+_TIME = re.compile(rb"(\d{12})(\d{2})?(Z|[+-]\d{4})\Z")
+
+
+def read_time(tag: int, contents: bytes) -> datetime:
+    """UTCTime (tag 0x17; years 1950-2049) or GeneralizedTime (0x18) in UTC. Raises ValueError."""
+    if tag == 0x17:
+        year = b"20" if contents[:2] < b"50" else b"19"
+        contents = year + contents
+    elif tag != 0x18:
+        raise ValueError("not a time")
+    match = _TIME.match(contents)
+    if match is None:
+        raise ValueError("not a time")
+    digits, zone = match[1], match[3]
+    month, day, hour, minute = (int(digits[at : at + 2]) for at in (4, 6, 8, 10))
+    moment = datetime(int(digits[:4]), month, day, hour, minute, int(match[2] or 0), tzinfo=UTC)
+    if zone == b"Z":
+        return moment
+    offset = timedelta(hours=int(zone[1:3]), minutes=int(zone[3:]))
+    return moment + offset if zone[:1] == b"-" else moment - offset
 
 
 NULL = b"\x05\x00"

@@ -10,8 +10,11 @@ organisation: OU=<structure identifier>).
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _UNREADABLE = (
@@ -26,6 +29,7 @@ _PERSON = re.compile(r"8[0-9]{11}\Z|0[0-9]{9}\Z")
 _STRUCTURE = re.compile(r"1[0-9]{9}\Z|1[0-9][AB][0-9]{7}\Z|2[0-9]{9}\Z|3[0-9]{14}\Z|4[0-9]{11,20}\Z")
 
 
+@lru_cache(maxsize=1024)
 def addresses(certificate: x509.Certificate) -> tuple[str, ...]:
     """The e-mail addresses the certificate is for, in lower case: rfc822Names of the subjectAltName; only without any,
     the subject's emailAddress (RFC 8550 §3)."""
@@ -46,6 +50,7 @@ def is_person(certificate: x509.Certificate) -> bool:
     return bool(_values(certificate, NameOID.SURNAME))
 
 
+@lru_cache(maxsize=1024)
 def national_id(certificate: x509.Certificate) -> str | None:
     """The national identifier of the holder. For a person the CN, `8`+RPPS (check digit verified) or `0`+ADELI; for an
     organisation the OU that is a structure identifier (`1`+FINESS, `2`+SIREN, `3`+SIRET, `4`+RPPS rank). None when there
@@ -79,6 +84,7 @@ def speaks_for(certificate: x509.Certificate, address: str, *, owner_id: str | N
     return is_person(certificate) or not named
 
 
+@lru_cache(maxsize=1024)
 def may_sign_mail(certificate: x509.Certificate) -> bool:
     """Key usage digitalSignature or nonRepudiation, and e-mail protection where extended usage is limited (RFC 8550
     §4.4.2, §4.4.4). An unreadable extension means no."""
@@ -93,16 +99,26 @@ def may_sign_mail(certificate: x509.Certificate) -> bool:
     return _mail_allowed(certificate)
 
 
+@lru_cache(maxsize=1024)
 def may_receive_keys(certificate: x509.Certificate) -> bool:
-    """Key usage keyEncipherment (RSA), and e-mail protection where extended usage is limited."""
+    """Key usage keyEncipherment (RSA) or keyAgreement (elliptic curves), and e-mail protection where extended usage is
+    limited (RFC 8550 §4.4.2, RFC 5480 §3)."""
     try:
-        if not certificate.extensions.get_extension_for_class(x509.KeyUsage).value.key_encipherment:
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+        if not (usage.key_encipherment if _is_rsa(certificate) else usage.key_agreement):
             return False
     except x509.ExtensionNotFound:
         pass
     except _UNREADABLE:
         return False
     return _mail_allowed(certificate)
+
+
+def _is_rsa(certificate: x509.Certificate) -> bool:
+    try:
+        return isinstance(certificate.public_key(), rsa.RSAPublicKey)
+    except (ValueError, UnsupportedAlgorithm):
+        return False
 
 
 def _mail_allowed(certificate: x509.Certificate) -> bool:
@@ -115,6 +131,7 @@ def _mail_allowed(certificate: x509.Certificate) -> bool:
     return bool({ExtendedKeyUsageOID.EMAIL_PROTECTION, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE} & set(extended))
 
 
+@lru_cache(maxsize=1024)
 def is_authority(certificate: x509.Certificate) -> bool:
     """True for a CA certificate, which signs no mail; also when that cannot be read."""
     try:

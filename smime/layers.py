@@ -6,16 +6,19 @@ and MIME-Version fields from inside, so that nothing inside can add a sender, a 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import mime
-from smime import asn1
+from smime import codec, signed_codec
 from smime.errors import SmimeError
 
 MAX_LAYERS = 5
 _SIGNATURE_TYPES = frozenset({"application/pkcs7-signature", "application/x-pkcs7-signature"})
 _CMS_TYPES = frozenset({"application/pkcs7-mime", "application/x-pkcs7-mime"})
+_HEADER = 64 * 1024
+_CMS_NAMES = (".p7m", ".p7z")
 
 
 class LayerKind(StrEnum):
@@ -30,30 +33,43 @@ class LayerKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """The outermost S/MIME layer. `content` is the signed entity of a DETACHED layer; `cms` the CMS octets."""
+    """The outermost S/MIME layer. `cms`: the CMS octets. `start` and `end`: in the octets looked at, the place of the
+    signed entity of a DETACHED layer, of the encoded CMS of the others. `micalg`: as a multipart/signed announces it."""
 
     kind: LayerKind
     cms: bytes = b""
-    content: bytes = b""
+    start: int = 0
+    end: int = 0
+    micalg: str | None = None
 
 
-def outermost(raw: bytes) -> Layer:
-    """The S/MIME layer at the root of a message or entity (RFC 8551 §3.1-3.5). Never raises."""
-    root = mime.parse(raw, max_depth=1)
+def outermost(raw: bytes, start: int = 0, end: int | None = None) -> Layer:
+    """The S/MIME layer at the root of a message or entity, `raw[start:end]` (RFC 8551 §3.1-3.5). Never raises."""
+    return layer_of(raw, root_of(raw, start, end))
+
+
+def root_of(raw: bytes, start: int = 0, end: int | None = None) -> mime.Part:
+    """The root part, with its parts only when it is a multipart/signed: other trees need not be read here."""
+    root = mime.parse(raw, max_depth=0, start=start, end=end)
+    return mime.parse(raw, max_depth=1, start=start, end=end) if root.media_type == "multipart/signed" else root
+
+
+def layer_of(raw: bytes, root: mime.Part) -> Layer:
+    """`outermost` for a part of `raw` that is parsed already."""
     if root.media_type == "multipart/signed" and _is_smime_signed(root):
         return _detached(raw, root)
     if root.media_type in _CMS_TYPES or (
-        root.media_type == "application/octet-stream" and (root.filename or "").lower().endswith(".p7m")
+        root.media_type == "application/octet-stream" and (root.filename or "").lower().endswith(_CMS_NAMES)
     ):
         data = root.decoded(raw)
         try:
-            kind = asn1.kind(data)
+            kind = codec.kind(data)
         except SmimeError:
             return Layer(LayerKind.BROKEN)
-        if kind is asn1.Kind.SIGNED:
-            return Layer(LayerKind.OPAQUE, data)
-        if kind in (asn1.Kind.ENVELOPED, asn1.Kind.AUTH_ENVELOPED):  # the second is not read here, yet an envelope
-            return Layer(LayerKind.ENVELOPED, data)
+        if kind is codec.Kind.SIGNED:
+            return Layer(LayerKind.OPAQUE, data, root.body_start, root.end)
+        if kind in (codec.Kind.ENVELOPED, codec.Kind.AUTH_ENVELOPED):
+            return Layer(LayerKind.ENVELOPED, data, root.body_start, root.end)
         return Layer(LayerKind.BROKEN)
     return Layer(LayerKind.CLEAR)
 
@@ -70,7 +86,8 @@ def _detached(raw: bytes, root: mime.Part) -> Layer:
     if len(root.children) != 2 or root.children[1].media_type not in _SIGNATURE_TYPES or _is_ambiguous(root):
         return Layer(LayerKind.BROKEN)
     content, signature = root.children
-    return Layer(LayerKind.DETACHED, signature.decoded(raw), content.raw(raw))
+    micalg = root.parameters.get("micalg")
+    return Layer(LayerKind.DETACHED, signature.decoded(raw), content.start, content.end, micalg)
 
 
 def _is_ambiguous(root: mime.Part) -> bool:
@@ -84,15 +101,21 @@ def is_content_field(name: str) -> bool:
     return lower.startswith("content-") or lower == "mime-version"
 
 
-def split_message(raw: bytes) -> tuple[bytes, bytes]:
-    """(transport fields, entity): Content-* and MIME-Version go into the entity, other fields stay outside, each octet
-    for octet; the body goes with the entity."""
+def split_fields(raw: bytes) -> tuple[bytes, bytes, int]:
+    """(transport fields, content fields, place of the body) of a message: Content-* and MIME-Version apart from the
+    others, each octet for octet."""
     last, body = mime.header_end(raw)
     outside: list[bytes] = []
     inside: list[bytes] = []
     for field in mime.iter_fields(raw, 0, last):
         (inside if is_content_field(field.name) else outside).append(raw[field.start : field.end])
-    return _ended(b"".join(outside)), _ended(b"".join(inside)) + b"\r\n" + raw[body:]
+    return _ended(b"".join(outside)), _ended(b"".join(inside)), body
+
+
+def split_message(raw: bytes) -> tuple[bytes, bytes]:
+    """(transport fields, entity): content fields and the body make the entity, octet for octet."""
+    outside, inside, body = split_fields(raw)
+    return outside, b"".join((inside, b"\r\n", memoryview(raw)[body:]))
 
 
 def _ended(fields: bytes) -> bytes:
@@ -100,22 +123,39 @@ def _ended(fields: bytes) -> bytes:
     return fields if not fields or fields.endswith(b"\n") else fields + b"\r\n"
 
 
-def around(outside: bytes, entity: bytes) -> bytes:
-    """A message: transport fields, MIME-Version, then the entity's content fields and its body."""
-    _, inner = split_message(entity)
-    version = b"" if _has_version(inner) else b"MIME-Version: 1.0\r\n"
-    return outside + version + inner
+def around(outside: bytes, entity: Sequence[bytes | memoryview]) -> bytes:
+    """A message: transport fields, MIME-Version, then the entity's content fields and its body. The entity is given in
+    pieces, of which the first holds its header when it is longer than `_HEADER`."""
+    first = entity[0] if entity else b""
+    if len(first) < _HEADER and len(entity) > 1:
+        entity = [b"".join(entity)]
+        first = entity[0]
+    head = bytes(first[:_HEADER])
+    if len(head) < len(first) and mime.header_end(head)[1] >= len(head):
+        head = bytes(first)  # an immense header
+    _, inside, body = split_fields(head)
+    version = b"" if _has_version(inside) else b"MIME-Version: 1.0\r\n"
+    return b"".join((outside, version, inside, b"\r\n", memoryview(first)[body:], *entity[1:]))
 
 
-def _has_version(entity: bytes) -> bool:
-    last, _ = mime.header_end(entity)
-    return any(field.name.lower() == "mime-version" for field in mime.iter_fields(entity, 0, last))
+def header_of(entity: Sequence[bytes | memoryview]) -> bytes:
+    """The header of an entity in pieces, as far as its first `_HEADER` octets hold it, its blank line included."""
+    head = b""
+    for piece in entity:
+        head += bytes(piece[: _HEADER - len(head)])
+        if len(head) >= _HEADER:
+            break
+    return head[: mime.header_end(head)[1]]
 
 
-def opaque_content(cms: bytes) -> bytes | None:
-    """The entity inside an opaque signature, None when there is none."""
+def _has_version(fields: bytes) -> bool:
+    return any(field.name.lower() == "mime-version" for field in mime.iter_fields(fields, 0, len(fields)))
+
+
+def opaque_content(cms: bytes) -> tuple[memoryview, ...] | None:
+    """The entity inside an opaque signature, in pieces, None when there is none."""
     try:
-        return asn1.read_signed(cms).content
+        return signed_codec.read_content(cms)
     except SmimeError:
         return None
 
@@ -123,17 +163,19 @@ def opaque_content(cms: bytes) -> bytes | None:
 def clear_entity(raw: bytes) -> bytes:
     """The innermost clear message of a signed one: signature layers taken off (not verified), the transport fields of
     `raw` outside. An encrypted or broken layer ends the search and stays. Never raises."""
-    outside, _ = split_message(raw)
-    current = raw
+    outside, _, _ = split_fields(raw)
+    current, start, end, opened = raw, 0, len(raw), False
     for _ in range(MAX_LAYERS):
-        layer = outermost(current)
+        layer = outermost(current, start, end)
         if layer.kind is LayerKind.DETACHED:
-            current = around(outside, layer.content)
+            start, end = layer.start, layer.end
         elif layer.kind is LayerKind.OPAQUE:
             content = opaque_content(layer.cms)
             if content is None:
                 break
-            current = around(outside, content)
+            current = b"".join(content)
+            start, end = 0, len(current)
         else:
             break
-    return current
+        opened = True
+    return around(outside, [memoryview(current)[start:end]]) if opened else raw

@@ -1,141 +1,134 @@
-"""Signing, encrypting, opening and verifying whole messages.
+"""Signing and encrypting whole messages and entities.
 
-Invariants: the octets signed are the octets that leave; `open_message` takes off encryption and leaves signed octets
-alone; size and number of layers are bounded; what cannot be opened is reported in `problems`, by fixed words.
+Invariants: the octets signed are the octets that leave; fields that transport needs stay outside, octet for octet.
+Memory: the message, its canonical form, and what is made of it; an envelope is encrypted and encoded piece by piece.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
 
 import mime
-from smime import enveloped, signed
-from smime.enveloped import Transport
-from smime.errors import SmimeError, TooLarge
-from smime.keys import Decryptor, Signer
-from smime.layers import MAX_LAYERS, Layer, LayerKind, around, opaque_content, outermost, split_message
-from smime.verdict import PathChecker, Reason, Verdict, Verification
+from smime import enveloped, headers, signed
+from smime.algorithms import MICALG, ContentCipher
+from smime.capabilities import DEFAULT_POLICY, EncryptionPolicy, Plan, Recipient, Transport, choose
+from smime.headers import HeaderMode
+from smime.layers import split_fields
+from smime.signed import Piece, Signing
 
-MAX_SIZE = 100 * 1024 * 1024
-_MICALG = {"sha256": "sha-256", "sha384": "sha-384"}
+_SIGNATURE_HEAD = (
+    b'Content-Type: application/pkcs7-signature; name="smime.p7s"\r\nContent-Transfer-Encoding: base64\r\n'
+    b'Content-Disposition: attachment; filename="smime.p7s"\r\n\r\n'
+)
 
 
-def sign_entity(entity: bytes, signer: Signer, *, at: datetime) -> bytes:
-    """A multipart/signed entity (RFC 8551 §3.5.3) over `entity`, a MIME entity, made canonical and 7-bit first.
+def sign_entity(entity: bytes, signers: Signing | Sequence[Signing], *, at: datetime, opaque: bool = False) -> bytes:
+    """A multipart/signed entity (RFC 8551 §3.5.3) over `entity`, a MIME entity, made canonical and 7-bit first; with
+    `opaque` an application/pkcs7-mime entity that holds it (§3.5.2).
 
-    `at`: aware, the signing time. Raises UnsuitableCertificate, SigningFailed."""
-    canonical = mime.to_seven_bit(entity)
-    cms, digest = signed.sign(canonical, signer, at=at)
-    signature = mime.leaf("application/pkcs7-signature", cms, filename="smime.p7s", parameters={"name": "smime.p7s"})
-    parameters = {"protocol": "application/pkcs7-signature", "micalg": _MICALG[digest]}
-    return mime.multipart("signed", [canonical, signature], parameters=parameters)
+    `at`: aware, the signing time. Raises UnsuitableCertificate, SigningFailed, KeyUnavailable."""
+    return _signed(b"", (mime.to_seven_bit(entity),), signers, at, opaque)
+
+
+def _signed(
+    outside: bytes, canonical: Sequence[Piece], signers: Signing | Sequence[Signing], at: datetime, opaque: bool
+) -> bytes:
+    segments, digests = signed.sign(canonical, signers, at=at, detached=not opaque)
+    if opaque:
+        lines = mime.Base64Lines(outside + _cms_head("signed-data"), sum(map(len, segments)))
+        for segment in segments:
+            lines.write(segment)
+        return lines.finish()
+    boundary = mime.fresh_boundary()
+    micalg = ",".join(MICALG[digest] for digest in digests)
+    micalg = f'"{micalg}"' if len(digests) > 1 else micalg
+    head = (
+        f'Content-Type: multipart/signed; protocol="application/pkcs7-signature";\r\n micalg={micalg};'
+        f' boundary="{boundary}"\r\n\r\n--{boundary}\r\n'
+    ).encode("ascii")
+    middle = f"\r\n--{boundary}\r\n".encode("ascii")
+    signature = mime.base64_lines(b"".join(segments))
+    end = f"\r\n--{boundary}--\r\n".encode("ascii")
+    return b"".join((outside, head, *canonical, middle, _SIGNATURE_HEAD, signature, end))
+
+
+def _cms_head(kind: str) -> bytes:
+    return (
+        f"Content-Type: application/pkcs7-mime; smime-type={kind}; name=smime.p7m\r\n"
+        "Content-Transfer-Encoding: base64\r\nContent-Disposition: attachment; filename=smime.p7m\r\n\r\n"
+    ).encode("ascii")
 
 
 def encrypt_entity(
-    entity: bytes, recipients: Sequence[x509.Certificate], *, transport: Transport = Transport.PKCS1
+    entity: bytes,
+    recipients: Sequence[Recipient | x509.Certificate],
+    *,
+    transport: Transport | None = None,
+    cipher: ContentCipher | None = None,
+    policy: EncryptionPolicy = DEFAULT_POLICY,
 ) -> bytes:
-    """An application/pkcs7-mime entity (RFC 8551 §3.3) with exactly `entity` inside, AES-256-CBC.
+    """An application/pkcs7-mime entity (RFC 8551 §3.3, §3.4) with exactly `entity` inside, encrypted as `choose` decides.
 
     Raises UnsuitableCertificate."""
-    cms = enveloped.encrypt(entity, recipients, transport=transport)
-    parameters = {"smime-type": "enveloped-data", "name": "smime.p7m"}
-    return mime.leaf("application/pkcs7-mime", cms, filename="smime.p7m", parameters=parameters)
+    return _sealed(b"", (entity,), choose(recipients, policy, cipher=cipher, transport=transport))
 
 
-def sign_message(raw: bytes, signer: Signer, *, at: datetime) -> bytes:
-    """A whole message signed: Content-* and MIME-Version move into the signed entity, other fields stay outside."""
-    outside, entity = split_message(raw)
-    return around(mime.canonical_header(outside), sign_entity(entity, signer, at=at))
+def _sealed(outside: bytes, content: Sequence[bytes | memoryview], plan: Plan) -> bytes:
+    kind = "authEnveloped-data" if plan.cipher.authenticated else "enveloped-data"
+    size, segments = enveloped.seal(content, plan)
+    lines = mime.Base64Lines(outside + _cms_head(kind), size)
+    for segment in segments:
+        lines.write(segment)
+    return lines.finish()
+
+
+def sign_message(
+    raw: bytes,
+    signers: Signing | Sequence[Signing],
+    *,
+    at: datetime,
+    opaque: bool = False,
+    protect: HeaderMode | None = None,
+) -> bytes:
+    """A whole message signed: Content-* and MIME-Version move into the signed entity, other fields stay outside; with
+    `protect` copies of From, To, Subject, Date, Message-ID and their like are signed too (RFC 9788).
+
+    `protect=HeaderMode.CIPHER` hides the Subject outside: for a message that is then encrypted."""
+    outside, inside, body = split_fields(raw)
+    outside = mime.canonical_header(outside)
+    if protect is not None:
+        outside, inside = headers.protect(outside, inside, protect)
+    entity = (inside, b"\r\n", memoryview(raw)[body:])
+    # A message that needs no change is not copied: its body goes into the signature from where it is.
+    canonical = entity if mime.is_seven_bit(raw) else (mime.to_seven_bit(b"".join(entity)),)
+    return _signed(outside + _VERSION, canonical, signers, at, opaque)
+
+
+_VERSION = b"MIME-Version: 1.0\r\n"
 
 
 def encrypt_message(
-    raw: bytes, recipients: Sequence[x509.Certificate], *, transport: Transport = Transport.PKCS1
-) -> bytes:
-    """A whole message encrypted: its content fields and body go inside, octet for octet; other fields stay readable."""
-    outside, entity = split_message(raw)
-    return around(mime.canonical_header(outside), encrypt_entity(entity, recipients, transport=transport))
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """`content`: the message without the encryption layers that could be opened; a signature inside is left in place,
-    byte exact. A signature *round* an opened envelope is taken off, since its content is gone; its verification stays.
-    `encrypted`: there was an envelope. `opened`: and every one found was opened. `verifications`: outermost first.
-    `problems`: `code` words of SmimeError. `Verification.layer` counts signatures from outside."""
-
-    content: bytes
-    encrypted: bool
-    opened: bool
-    verifications: tuple[Verification, ...]
-    problems: tuple[str, ...]
-
-
-def open_message(
     raw: bytes,
-    decryptors: Sequence[Decryptor],
+    recipients: Sequence[Recipient | x509.Certificate],
     *,
-    at: datetime,
-    path: PathChecker | None,
-    max_size: int = MAX_SIZE,
-) -> Opened:
-    """Opens what `decryptors` can open and verifies every signature on the way. Raises TooLarge only.
+    transport: Transport | None = None,
+    cipher: ContentCipher | None = None,
+    policy: EncryptionPolicy = DEFAULT_POLICY,
+    sender: x509.Certificate | None = None,
+    protect: HeaderMode | None = None,
+) -> bytes:
+    """A whole message encrypted: its content fields and body go inside, octet for octet; other fields stay readable.
 
-    Without `path` no signature is better than UNTRUSTED. An envelope proves nothing about the sender by itself."""
-    _bound(raw, max_size)
-    outside, _ = split_message(raw)
-    kept = current = raw
-    verifications: list[Verification] = []
-    encrypted = opened = False
-    signatures = 0
-    for _ in range(MAX_LAYERS):
-        layer = outermost(current)
-        if layer.kind is LayerKind.ENVELOPED:
-            encrypted = True
-            try:
-                kept = current = around(outside, enveloped.decrypt(layer.cms, decryptors))
-                opened = True
-            except SmimeError as error:
-                return Opened(kept, True, False, tuple(verifications), (error.code,))
-            continue
-        verifications += _verify_layer(layer, signatures, at, path)
-        signatures += 1
-        inner = _inside(layer)
-        if inner is None:
-            problems = ("malformed-cms",) if layer.kind is LayerKind.BROKEN else ()
-            return Opened(kept, encrypted, opened, tuple(verifications), problems)
-        current = around(outside, inner)
-    # What lies deeper was not looked at: never report it as opened or verified.
-    return Opened(kept, encrypted, False, tuple(verifications), ("too-many-layers",))
-
-
-def verify_message(
-    raw: bytes, *, at: datetime, path: PathChecker | None, max_size: int = MAX_SIZE
-) -> tuple[Verification, ...]:
-    """One Verification per signer of every signature layer that can be reached without a key, outermost first; empty
-    for a message that does not claim to be signed. Raises TooLarge only."""
-    return open_message(raw, (), at=at, path=path, max_size=max_size).verifications
-
-
-def _verify_layer(layer: Layer, index: int, at: datetime, path: PathChecker | None) -> tuple[Verification, ...]:
-    if layer.kind is LayerKind.DETACHED:
-        return signed.verify(layer.cms, layer.content, at=at, path=path, layer=index)
-    if layer.kind is LayerKind.OPAQUE:
-        return signed.verify(layer.cms, None, at=at, path=path, layer=index)
-    if layer.kind is LayerKind.BROKEN:
-        return (Verification(None, Verdict.INVALID, (Reason.STRUCTURE,), layer=index),)
-    return ()
-
-
-def _inside(layer: Layer) -> bytes | None:
-    if layer.kind is LayerKind.DETACHED:
-        return layer.content
-    return opaque_content(layer.cms) if layer.kind is LayerKind.OPAQUE else None
-
-
-def _bound(raw: bytes, max_size: int) -> None:
-    if len(raw) > max_size:
-        raise TooLarge("the message is longer than allowed")
+    Cipher and transport are chosen by `policy` and what the recipients read, unless given. `sender`, the sender's own
+    certificate, becomes a recipient when the policy says so. `protect` is for a message that is not signed: one that is
+    takes it when signed. Raises UnsuitableCertificate."""
+    outside, inside, body = split_fields(raw)
+    outside = mime.canonical_header(outside)
+    if protect is not None:
+        outside, inside = headers.protect(outside, inside, protect)
+    everybody = [*recipients, sender] if sender is not None and policy.to_sender and recipients else recipients
+    plan = choose(everybody, policy, cipher=cipher, transport=transport)
+    return _sealed(outside + _VERSION, (inside + b"\r\n", memoryview(raw)[body:]), plan)

@@ -2,18 +2,23 @@
 
 from smtp.client import Answer, ClientError, Patience, Refused, SmtpClient
 from smtp.delivery import Carrier
+from smtp.dkim import Checker, DkimKeyError, Signer, SigningKey, load_key
+from smtp.handshake import DecidingContext
 from smtp.replies import Reply, SmtpRefusal
 from smtp.routes import DomainRouter, NoRoute, Route, Router
 from smtp.sender import Sender, SenderSettings
 from smtp.server import Kind, Listen, SmtpServers
-from smtp.services import Clock, DepositPlanner, Limits, Protector, Services
+from smtp.services import Clock, DepositPlanner, Limits, Protector, Rules, Services
 
 __all__ = [
     "Answer",
     "Carrier",
+    "Checker",
     "ClientError",
     "Clock",
+    "DecidingContext",
     "DepositPlanner",
+    "DkimKeyError",
     "DomainRouter",
     "Kind",
     "Limits",
@@ -25,10 +30,14 @@ __all__ = [
     "Reply",
     "Route",
     "Router",
+    "Rules",
     "Sender",
     "SenderSettings",
     "Services",
+    "Signer",
+    "SigningKey",
     "SmtpClient",
     "SmtpRefusal",
     "SmtpServers",
+    "load_key",
 ]

@@ -11,11 +11,13 @@ import asyncio
 import base64
 import re
 import ssl
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from cryptography import x509
+
+from smtp.intake import Scan
 
 _MAX_LINES = 128
 _LINE_LIMIT = 4096
@@ -48,6 +50,48 @@ class Answer:
 
     def __str__(self) -> str:
         return " ".join(part for part in (str(self.code), self.enhanced, self.text) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message to send: in memory (`small`), or read piece by piece from `source` as often as it is asked for.
+
+    `eight_bit` and `faulty` (bare CR or LF, NUL) say what is in it.
+    """
+
+    size: int
+    eight_bit: bool
+    faulty: bool
+    small: bytes | None = field(default=None, repr=False)
+    source: Callable[[], Iterator[bytes]] | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, content: bytes) -> Outgoing:
+        """A message in memory."""
+        scan = Scan()
+        scan.feed(content)
+        scan.finish()
+        return cls(len(content), scan.eight_bit, scan.bare or scan.null, content)
+
+    @classmethod
+    def from_pieces(cls, source: Callable[[], Iterator[bytes]]) -> Outgoing:
+        """A message that stays where it is; blocking: it is read once here."""
+        scan = Scan()
+        for piece in source():
+            scan.feed(piece)
+        scan.finish()
+        return cls(scan.size, scan.eight_bit, scan.bare or scan.null, None, source)
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Its octets, in order."""
+        if self.small is not None:
+            for at in range(0, len(self.small), _CHUNK):
+                yield self.small[at : at + _CHUNK]
+            return
+        if self.source is not None:
+            reading = self.source()
+            while (piece := await asyncio.to_thread(next, reading, None)) is not None:
+                yield piece
 
 
 class Refused(ClientError):
@@ -182,34 +226,52 @@ class SmtpClient:
         """AUTH EXTERNAL with the client certificate of the TLS context. Raises Refused, ClientError."""
         self._must(await self.command("AUTH EXTERNAL ="))
 
-    async def send(self, sender: str, recipients: Sequence[str], content: bytes) -> dict[str, Answer]:
+    async def send(
+        self,
+        sender: str,
+        recipients: Sequence[str],
+        content: bytes | Outgoing,
+        options: Mapping[str, str] | None = None,
+        originals: Mapping[str, str] | None = None,
+    ) -> dict[str, Answer]:
         """Send one message (CRLF lines); one answer for each recipient. `sender` "" is the null sender.
 
-        Raises ClientError when the connection breaks: nothing is then known of any recipient.
+        `options`: `envid`, `ret`, `notify` (RFC 3461), `requiretls`, `utf8`; `originals`: ORCPT by recipient. Raises
+        ClientError when the connection breaks: nothing is then known of any recipient.
         """
-        refusal = self._unfit(content)
+        message = content if isinstance(content, Outgoing) else Outgoing.of(content)
+        options, originals = options or {}, originals or {}
+        refusal = self._unfit(message, options, (sender, *recipients))
         if refusal is not None:
             return dict.fromkeys(recipients, refusal)
-        commands = [f"MAIL FROM:<{sender}>{self._mail_parameters(content)}"]
-        commands += [f"RCPT TO:<{recipient}>" for recipient in recipients]
-        answers = await self._batch(commands)
+        commands = [f"MAIL FROM:<{sender}>{self._mail_parameters(message, options)}"]
+        commands += [f"RCPT TO:<{one}>{self._rcpt_parameters(options, originals.get(one, ''))}" for one in recipients]
+        if message.small is not None and {"PIPELINING", "CHUNKING"} <= self.capabilities.keys():
+            answers = await self._batch([*commands, f"BDAT {message.size} LAST"], message.small)
+        else:
+            answers = await self._batch(commands)
         if not answers[0].ok:
             await self._reset()
             return dict.fromkeys(recipients, answers[0])
-        results = dict(zip(recipients, answers[1:], strict=True))
+        results = dict(zip(recipients, answers[1:], strict=False))
         taken = [recipient for recipient, answer in results.items() if answer.ok]
         if not taken:
             await self._reset()
             return results
-        final = await self.command("DATA")
-        if final.code == 354:
-            final = await self._data(content)
-        elif final.ok:
-            raise ClientError("success announced before the message was sent")
-        else:
-            await self._reset()
+        final = answers[-1] if len(answers) > len(commands) else await self._content(message)
         results.update(dict.fromkeys(taken, final))
         return results
+
+    async def _content(self, message: Outgoing) -> Answer:
+        if "CHUNKING" in self.capabilities:
+            return await self._chunks(message)
+        final = await self.command("DATA")
+        if final.code == 354:
+            return await self._data(message)
+        if final.ok:
+            raise ClientError("success announced before the message was sent")
+        await self._reset()
+        return final
 
     async def _reset(self) -> None:
         """End a refused transaction, or the next MAIL would be out of sequence. A peer that hangs up after its refusal
@@ -219,44 +281,79 @@ class SmtpClient:
         except ClientError:
             self.close()
 
-    def _unfit(self, content: bytes) -> Answer | None:
-        if not content.count(b"\r\n") == content.count(b"\n") == content.count(b"\r") or b"\0" in content:
+    def _unfit(self, message: Outgoing, options: Mapping[str, str], addresses: Sequence[str]) -> Answer | None:
+        offered = self.capabilities
+        if message.faulty:
             return Answer(554, "5.6.0", "bare CR, bare LF or NUL in the message")
-        if not content.isascii() and "8BITMIME" not in self.capabilities:
+        if message.eight_bit and "8BITMIME" not in offered:
             return Answer(554, "5.6.3", "the peer does not take 8-bit content")
-        limit = self.capabilities.get("SIZE", "")
-        if limit.isdigit() and 0 < int(limit) < len(content):
+        if options.get("requiretls") and "REQUIRETLS" not in offered:
+            return Answer(554, "5.7.30", "the peer does not offer REQUIRETLS, which the sender asked for")
+        if not all(one.isascii() for one in addresses) and "SMTPUTF8" not in offered:
+            return Answer(553, "5.6.7", "the peer does not take addresses beyond ASCII")
+        limit = offered.get("SIZE", "")
+        if limit.isdigit() and 0 < int(limit) < message.size:
             return Answer(552, "5.3.4", f"the peer takes at most {limit} octets")
         return None
 
-    def _mail_parameters(self, content: bytes) -> str:
-        size = f" SIZE={len(content)}" if "SIZE" in self.capabilities else ""
-        return size + (" BODY=8BITMIME" if not content.isascii() else "")
+    def _mail_parameters(self, message: Outgoing, options: Mapping[str, str]) -> str:
+        offered = self.capabilities
+        words = [f"SIZE={message.size}"] if "SIZE" in offered else []
+        words += ["BODY=8BITMIME"] if message.eight_bit else []
+        words += ["SMTPUTF8"] if options.get("utf8") and "SMTPUTF8" in offered else []
+        words += ["REQUIRETLS"] if options.get("requiretls") else []
+        if "DSN" in offered:
+            words += [f"{name.upper()}={options[name]}" for name in ("ret", "envid") if options.get(name)]
+        return "".join(f" {word}" for word in words)
 
-    async def _batch(self, commands: Sequence[str]) -> list[Answer]:
+    def _rcpt_parameters(self, options: Mapping[str, str], original: str) -> str:
+        if "DSN" not in self.capabilities:
+            return ""
+        notify = f" NOTIFY={options['notify']}" if options.get("notify") else ""
+        return notify + (f" ORCPT={original}" if original else "")
+
+    async def _batch(self, commands: Sequence[str], after: bytes = b"") -> list[Answer]:
         """Commands in one write when PIPELINING is offered (RFC 2920), one by one otherwise."""
         if "PIPELINING" not in self.capabilities:
             answers = [await self.command(commands[0])]
             for command in commands[1:]:
                 answers.append(await self.command(command) if answers[0].ok else answers[0])
             return answers
-        await self._write("".join(f"{_checked(command)}\r\n" for command in commands).encode("ascii"))
-        return [await self._answer(self._patience.command) for _ in commands]
+        await self._write("".join(f"{_checked(command)}\r\n" for command in commands).encode() + after)
+        last = len(commands) - 1 if after else len(commands)
+        return [
+            await self._answer(self._patience.command if at < last else self._patience.data_end)
+            for at in range(len(commands))
+        ]
 
-    async def _data(self, content: bytes) -> Answer:
-        stuffed = content.replace(b"\r\n.", b"\r\n..")
-        if stuffed.startswith(b"."):
-            stuffed = b"." + stuffed
-        if stuffed and not stuffed.endswith(b"\r\n"):
-            stuffed += b"\r\n"
-        for start in range(0, len(stuffed), _CHUNK):
-            await self._write(stuffed[start : start + _CHUNK])
-        await self._write(b".\r\n")
+    async def _data(self, message: Outgoing) -> Answer:
+        """A dot-stuffed block (RFC 5321 §4.5.2), whatever the pieces."""
+        tail = b"\r\n"
+        async for piece in message.pieces():
+            joined = (tail + piece).replace(b"\r\n.", b"\r\n..")
+            await self._write(joined[len(tail) :])
+            tail = piece[-2:] if len(piece) > 1 else (tail + piece)[-2:]
+        await self._write(b".\r\n" if tail == b"\r\n" else b"\r\n.\r\n")
+        return await self._answer(self._patience.data_end)
+
+    async def _chunks(self, message: Outgoing) -> Answer:
+        """RFC 3030: no stuffing, no waiting for a dot; a chunk refused ends the message."""
+        sent = 0
+        async for piece in message.pieces():
+            sent += len(piece)
+            last = sent >= message.size
+            await self._write(f"BDAT {len(piece)}{' LAST' if last else ''}\r\n".encode("ascii") + piece)
+            answer = await self._answer(self._patience.data_end)
+            if last or not answer.ok:
+                if not answer.ok and not last:
+                    await self._reset()
+                return answer
+        await self._write(b"BDAT 0 LAST\r\n")
         return await self._answer(self._patience.data_end)
 
     async def command(self, command: str) -> Answer:
         """One command, one reply. Raises ClientError; ValueError for a control character in the command."""
-        await self._write(f"{_checked(command)}\r\n".encode("ascii"))
+        await self._write(f"{_checked(command)}\r\n".encode())
         return await self._answer(self._patience.command)
 
     async def _write(self, data: bytes) -> None:
@@ -307,6 +404,6 @@ class SmtpClient:
 
 
 def _checked(command: str) -> str:
-    if not command.isascii() or not command.isprintable():
-        raise ValueError("control or non-ASCII character in an SMTP command")
+    if not command.isprintable():
+        raise ValueError("control character in an SMTP command")
     return command

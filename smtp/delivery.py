@@ -11,9 +11,10 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from smtp import metrics
 from smtp.client import Answer, ClientError, Patience, SmtpClient
 from smtp.replies import to_ascii
-from smtp.routes import NoRoute, Route, Router
+from smtp.routes import NoRoute, Route, Router, parse_route
 from smtp.services import Services, in_thread
 from trustspace import Usage
 
@@ -44,10 +45,11 @@ class Carrier:
     tls: ssl.SSLContext
     patience: Patience = field(default_factory=Patience)
 
-    async def open(self, domain: str) -> Peer:
-        """Connect to the first usable place of `domain`. Raises Unreachable, with the last reason."""
+    async def open(self, domain: str, by: str = "") -> Peer:
+        """Connect to the first usable place of `domain`, or to `by` (`host:port`) when a person said so: the peer must be
+        authorised for the domain all the same. Raises Unreachable, with the last reason."""
         try:
-            routes = await self.router.routes(domain)
+            routes = [parse_route(by)] if by else await self.router.routes(domain)
         except NoRoute as error:
             answer = Answer(556, "5.1.10", str(error)) if error.permanent else Answer(451, "4.4.3", str(error))
             raise Unreachable(answer, {}) from error
@@ -82,6 +84,7 @@ class Carrier:
         decision = await in_thread(
             self.services.trust.authorise, certificate, domain, self.services.clock(), usage=Usage.TLS_SERVER
         )
+        metrics.TRUST.labels("sending", decision.rule).inc()
         detail |= {
             "dn": certificate.subject.rfc4514_string(),
             "rule": decision.rule,

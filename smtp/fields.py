@@ -7,12 +7,15 @@ Invariants: no octet of the body ever changes; what claims to come from this ope
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from datetime import datetime
 from email.utils import format_datetime
 
 from cryptography import x509
 
 import mime
+import smime
+from smtp.intake import Scan
 from smtp.replies import to_ascii
 
 _OURS = "x-caducee-"
@@ -52,26 +55,76 @@ def message_id(raw: bytes) -> str | None:
     return match.group() if match else None
 
 
+def addresses_of(raw: bytes, name: str) -> list[str]:
+    """Every address of every field of this name, lower case."""
+    return [address for field in _named(raw, name) for _, address in mime.addresses(field.text)]
+
+
 def from_addresses(raw: bytes) -> list[str]:
     """Every address of every From field, lower case; read before encoded words are decoded (RFC 2047 §6.2)."""
     return [address for field in _named(raw, "from") for _, address in mime.addresses(field.text)]
 
 
-def author_is(raw: bytes, address: str) -> bool:
-    """True when the one From field names this address and nobody else, and no Sender field says otherwise."""
-    authors, senders = _named(raw, "from"), _named(raw, "sender")
-    if len(authors) != 1 or len(senders) > 1:
+def from_mailboxes(raw: bytes) -> list[tuple[str, str]]:
+    """(display name, address) of each mailbox of every From field."""
+    return [one for field in _named(raw, "from") for one in mime.addresses(field.text)]
+
+
+def has(raw: bytes, name: str) -> bool:
+    """True when the header has this field."""
+    return bool(_named(raw, name.lower()))
+
+
+def authors_are(raw: bytes, allowed: Collection[str]) -> bool:
+    """True when the one From field names one of these addresses and nobody else, and no Sender or Reply-To says otherwise."""
+    authors, senders, answers = _named(raw, "from"), _named(raw, "sender"), _named(raw, "reply-to")
+    if len(authors) != 1 or len(senders) > 1 or len(answers) > 1:
         return False
-    return all(_names_only(field.text, address) for field in (*authors, *senders))
+    single = all(_names_only(field.text, allowed) for field in (*authors, *senders))
+    return single and all(_names_only(field.text, allowed, several=True) for field in answers)
 
 
-def _names_only(text: str, address: str) -> bool:
-    """True for one plain mailbox. `mime.addresses` leaves out broken entries and groups; a reader may show them."""
+def author_is(raw: bytes, address: str) -> bool:
+    """True when the one From field names this address and nobody else, and no Sender or Reply-To says otherwise."""
+    return authors_are(raw, (address,))
+
+
+def mes_is_fit(raw: bytes) -> bool:
+    """True when X-MSS-MES, if there, is the one value it can have (ECO.2.2.8)."""
+    found = _named(raw, "x-mss-mes")
+    return not found or (len(found) == 1 and found[0].text.strip() == "FIN")
+
+
+def fit_lines(raw: bytes) -> bytes:
+    """`raw` with binary parts and over-long lines re-encoded (RFC 6409 §8, RFC 3030 §3); unchanged when it is fit.
+
+    Raises ValueError for what cannot be: a signed part, a header line.
+    """
+    if _is_fit(raw):
+        return raw
+    repaired = mime.to_seven_bit(raw)
+    if not _is_fit(repaired):
+        raise ValueError("not convertible")
+    return repaired
+
+
+def _is_fit(raw: bytes) -> bool:
+    scan = Scan()
+    scan.feed(raw)
+    scan.finish()
+    return not (scan.bare or scan.null or scan.long_line)
+
+
+def _names_only(text: str, allowed: Collection[str], *, several: bool = False) -> bool:
+    """True for one plain mailbox, or `several`. `mime.addresses` leaves out broken entries and groups; a reader may show
+    them: as many entries as addresses, then."""
     rest, comments = _QUOTED.sub("", text), 1
     while comments:
         rest, comments = _COMMENT.subn("", rest)
-    found = mime.addresses(text)
-    return not set(rest) & set(',;:"()') and len(found) == 1 and found[0][1] == address
+    found = [address for _, address in mime.addresses(text)]
+    if set(rest) & set(';:"()') or (not several and "," in rest):
+        return False
+    return bool(found) and len(found) == rest.count(",") + 1 and all(address in allowed for address in found)
 
 
 def is_notification(raw: bytes) -> bool:
@@ -79,6 +132,11 @@ def is_notification(raw: bytes) -> bool:
     part = mime.parse(raw, max_parts=1)
     kind = part.parameters.get("report-type", "").lower()
     return part.media_type == "multipart/report" and kind == "disposition-notification"
+
+
+def is_enveloped(raw: bytes) -> bool:
+    """True for what is an S/MIME envelope by its octets, not by its label."""
+    return smime.outermost(raw).kind is smime.LayerKind.ENVELOPED
 
 
 def count_received(raw: bytes) -> int:
@@ -97,8 +155,8 @@ def cleaned(raw: bytes, *, keep_send_code: bool) -> bytes:
     return mime.without_fields(raw, {"authentication-results", "return-path", "bcc", "resent-bcc", *ours})
 
 
-def completed(raw: bytes, *, identifier: str, hostname: str, at: datetime) -> tuple[bytes, str]:
-    """Add Message-ID and Date when missing or unusable (RFC 6409 §8.2, §8.3; ECO.2.2.1).
+def completed(raw: bytes, *, identifier: str, hostname: str, at: datetime, nil: str = "") -> tuple[bytes, str]:
+    """Add Message-ID and Date when missing or unusable (RFC 6409 §8.2, §8.3; ECO.2.2.1), and X-MSS-NIL (ECO.2.4.3).
 
     Answers the message and its Message-ID with brackets.
     """
@@ -110,6 +168,8 @@ def completed(raw: bytes, *, identifier: str, hostname: str, at: datetime) -> tu
         missing.append(("Message-ID", present))
     if not _named(raw, "date"):
         missing.append(("Date", rfc5322_date(at)))
+    if nil and not _named(raw, "x-mss-nil"):
+        missing.append(("X-MSS-NIL", nil))
     return (mime.prepend_fields(raw, missing) if missing else raw), present
 
 

@@ -8,36 +8,69 @@ the recipients it comes back with, is not doubled in any mailbox.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 
 from cryptography import x509
 
 from directory import Directory, DirectoryError, DirectoryUnavailable
-from mailstore import Acceptance, Account, Direction, Event, LocalDelivery
-from smtp import fields, grammar, replies
+from mailstore import Acceptance, Account, Content, Direction, Event, LocalDelivery, NewDeposit, ScramVerifier
+from smtp import fields, grammar, mdn, metrics, notices, replies, sasl
+from smtp.content import Budget, Received, is_clear, is_enveloped
+from smtp.gate import PeerLimits
+from smtp.machine import Body
 from smtp.replies import Reply, SmtpRefusal
 from smtp.services import Services, in_thread
 from smtp.shell import Talk, Transaction
 from trustspace import Decision
 from trustspace.dn import name_of
 
+IN_ONE_PIECE = 8 * 1024 * 1024
+"""Octets above which a DKIM signature is not verified."""
+WAKE_EVERY = 10.0
+"""Seconds between two looks at what waits for an operator that keeps calling."""
+_PEERS_KEPT = 4096
+SEARCHED = 32 * 1024 * 1024
+"""Octets above which a clear message is not searched for documents to deposit (the default limit is below)."""
+
 
 class Reception:
     """The handler of port 25."""
 
-    login_offered = False
+    service = "reception"
+    logins: tuple[str, ...] = ()
+    repairs = False
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._budget = Budget(services.limits.memory)
+        self._peers = PeerLimits(services.limits)
+        self._woken: dict[str, float] = {}
 
-    async def password(self, talk: Talk, login: str, secret: str) -> Account | None:
+    async def claimed(self, talk: Talk, claim: sasl.Claim) -> Account | None:
         """No login here."""
         return None
 
-    async def external(self, talk: Talk) -> Account | None:
+    def verifier(self, login: str) -> ScramVerifier:
         """No login here."""
-        return None
+        raise SmtpRefusal(replies.NOT_IMPLEMENTED)
+
+    def secured(self, talk: Talk) -> None:
+        """Count the operator's connections, by the name it has a certificate for. Raises SmtpRefusal."""
+        if talk.certificate is None:
+            return
+        talk.peer_name = talk.certificate.subject.rfc4514_string()
+        if not self._peers.connected(talk.peer_name):
+            metrics.TURNED_AWAY.labels(self.service, "peer").inc()
+            raise SmtpRefusal(replies.TOO_MANY_CONNECTIONS, closing=True)
+
+    def closed(self, talk: Talk) -> None:
+        """The operator has one connection less."""
+        if talk.peer_name:
+            self._peers.gone(talk.peer_name)
+            talk.peer_name = ""
 
     async def mail(self, talk: Talk, transaction: Transaction, sender: str) -> None:
         """The peer's certificate must be listed for the sender's domain; for the null sender, for any domain."""
@@ -45,17 +78,37 @@ class Reception:
         if certificate is None:
             raise await self._refused(talk, replies.NO_CERTIFICATE, {"mail_from": sender or "<>"})
         domain = grammar.domain_of(sender) if sender else await in_thread(self._any_domain, certificate)
-        decision = await in_thread(self._services.trust.authorise, certificate, domain, self._services.clock())
+        decision = await in_thread(
+            self._services.trust.authorise, certificate, domain, self._services.clock(), supplied=talk.chain
+        )
+        metrics.TRUST.labels("reception", decision.rule).inc()
         if not decision.allowed:
             detail = {"mail_from": sender or "<>", "rule": decision.rule, "list": decision.list_digest}
             raise await self._refused(talk, refusal_reply(decision), detail)
+        if not self._peers.may_send(talk.peer_name, asyncio.get_running_loop().time()):
+            raise await self._refused(talk, replies.TOO_FAST, {"mail_from": sender or "<>"})
         transaction.facts["list"] = decision.list_digest
+        transaction.facts["domain"] = domain
+        await self._wake(talk.peer_name, certificate)
+
+    async def _wake(self, peer: str, certificate: x509.Certificate) -> None:
+        """It reached us, so it may be reached: what waits for it need not wait longer. Looked at now and then only."""
+        now = asyncio.get_running_loop().time()
+        if now - self._woken.get(peer, -WAKE_EVERY) < WAKE_EVERY:
+            return
+        if len(self._woken) > _PEERS_KEPT:
+            self._woken.clear()
+        self._woken[peer] = now
+        domains = await in_thread(self._domains, certificate)
+        await in_thread(self._services.store.wake_domains, domains, self._services.clock())
+
+    def _domains(self, certificate: x509.Certificate) -> frozenset[str]:
+        white_list = self._services.trust.white_list
+        return white_list.domains_of(name_of(certificate)) if white_list is not None else frozenset()
 
     def _any_domain(self, certificate: x509.Certificate) -> str:
         """A domain of this certificate's name, or a name no list can hold: `authorise` then says why it refuses."""
-        white_list = self._services.trust.white_list
-        domains = white_list.domains_of(name_of(certificate)) if white_list is not None else frozenset()
-        return min(domains, default="null-sender.invalid")
+        return min(self._domains(certificate), default="null-sender.invalid")
 
     async def recipient(self, talk: Talk, transaction: Transaction, recipient: str) -> Account | None:
         """A mailbox here; anything else would be relaying."""
@@ -68,68 +121,138 @@ class Reception:
             raise await self._refused(talk, replies.CLOSED_MAILBOX, {"recipient": recipient})
         return account
 
-    async def message(self, talk: Talk, transaction: Transaction, content: bytes) -> Reply:
+    async def message(self, talk: Talk, transaction: Transaction, received: Received) -> Reply:
         """Open for each mailbox, write the results, accept; 250 once every mailbox has its copy."""
-        services, now, certificate = self._services, self._services.clock(), talk.certificate
-        sender = transaction.sender or ""
+        certificate, header = talk.certificate, received.header
         if certificate is None:
             raise SmtpRefusal(replies.NO_CERTIFICATE)
-        message_id = fields.message_id(content) or ""
-        if fields.count_received(content) > services.limits.received_fields:
-            raise await self._refused(talk, replies.LOOP, {"mail_from": sender}, message_id)
-        identifier = secrets.token_hex(10)
+        message_id = fields.message_id(header) or ""
+        if fields.count_received(header) > self._services.limits.received_fields:
+            raise await self._refused(talk, replies.LOOP, {"mail_from": transaction.sender or "<>"}, message_id)
+        async with self._budget.of(received.size):
+            common = [
+                fields.trust_result(certificate, grammar.domain_of(transaction.sender or ""), transaction.facts["list"])
+            ]
+            common += await self._author_results(certificate, header, transaction.facts.get("domain", ""))
+            common += await in_thread(self._dkim, received)
+            identifiers = [
+                await in_thread(self._deliver, talk, transaction, received, address, account, tuple(common))
+                for address, account in transaction.recipients.items()
+                if account is not None
+            ]
+        if len(identifiers) != len(transaction.recipients):
+            raise RuntimeError("a recipient without an account")
+        await in_thread(self._tell, transaction, received, identifiers[0], message_id)
+        return replies.accepted(identifiers[0])
+
+    def _dkim(self, received: Received) -> list[str]:
+        """What dkimpy says; a large message without a signature is not read for it."""
+        checker = self._services.dkim_checker
+        if checker is None or not fields.has(received.header, "dkim-signature"):
+            return ["dkim=none"] if checker is not None else []
+        if received.stored is not None and received.size > IN_ONE_PIECE:
+            return ["dkim=neutral reason=too-large"]
+        return checker.results(received.whole(self._services.store))
+
+    def _deliver(
+        self,
+        talk: Talk,
+        transaction: Transaction,
+        received: Received,
+        address: str,
+        account: Account,
+        common: tuple[str, ...],
+    ) -> str:
+        """One acceptance a mailbox: a peer that lost our 250 may come back with these recipients grouped otherwise, and
+        each mailbox must still recognise what it has. Blocking; answers the submission id."""
+        services, now, sender = self._services, self._services.clock(), transaction.sender or ""
+        dn = talk.certificate.subject.rfc4514_string() if talk.certificate is not None else ""
+        accepted = Event("reception.accepted", {"peer": talk.peer, "dn": dn, "list": transaction.facts.get("list", "")})
+        acceptance = Acceptance(
+            direction=Direction.RECEPTION,
+            principal=dn,
+            mail_from=sender,
+            recipients=(address,),
+            message_id=fields.message_id(received.header) or "",
+            received=received.content,
+            events=(accepted,),
+        )
+        content, events, deposits = self._opened(talk, transaction, received, account, common)
+        acceptance = replace(
+            acceptance,
+            local=(LocalDelivery(account.id, address, content),),
+            deposits=deposits,
+            events=(*acceptance.events, *events),
+        )
+        return services.store.accept(acceptance, now).submission_id
+
+    def _opened(
+        self,
+        talk: Talk,
+        transaction: Transaction,
+        received: Received,
+        account: Account,
+        common: tuple[str, ...],
+    ) -> tuple[Content, tuple[Event, ...], tuple[NewDeposit, ...]]:
+        """What enters the mailbox, opened when the key is held here, and the deposits it calls for. A large message with
+        nothing to open, verify or search passes without being held in memory."""
+        services, now, sender = self._services, self._services.clock(), transaction.sender or ""
         trace = fields.received(
             peer=talk.peer,
             greeted=talk.greeted,
             hostname=services.hostname,
-            protocol="ESMTPS",
-            identifier=identifier,
+            protocol="UTF8SMTPS" if transaction.options.utf8 else "ESMTPS",
+            identifier=secrets.token_hex(10),
             tls=talk.tls_name,
             at=now,
         )
-        common = [fields.trust_result(certificate, grammar.domain_of(sender), transaction.facts.get("list", ""))]
-        common += await self._author_results(certificate, content)
-        raw = fields.cleaned(content, keep_send_code=False)
-        received = Event(
-            "reception.accepted",
-            {"peer": talk.peer, "dn": certificate.subject.rfc4514_string(), "list": transaction.facts.get("list", "")},
-        )
-        identifiers: list[str] = []
-        for address, account in transaction.recipients.items():
-            if account is None:
-                raise RuntimeError("a recipient without an account")
-            opened = await in_thread(services.protector.open, raw, recipient=account, sender=sender, at=now)
-            final = await in_thread(
-                fields.delivered,
-                opened.content,
-                hostname=services.hostname,
-                results=(*opened.results, *common),
-                trace=trace,
-                mail_from=sender,
-            )
-            # One acceptance a mailbox: a peer that lost our 250 may come back with these recipients grouped otherwise,
-            # and each mailbox must still recognise what it has.
-            acceptance = Acceptance(
-                direction=Direction.RECEPTION,
-                principal=received.detail["dn"],
-                mail_from=sender,
-                recipients=(address,),
-                message_id=message_id,
-                received=content,
-                local=(LocalDelivery(account.id, address, final),),
-                events=(received, *opened.events),
-            )
-            identifiers.append((await in_thread(services.store.accept, acceptance, now)).submission_id)
-        return replies.accepted(identifiers[0])
 
-    async def _author_results(self, certificate: x509.Certificate, content: bytes) -> list[str]:
+        def on_top(content: bytes, results: tuple[str, ...]) -> bytes:
+            return fields.delivered(
+                content, hostname=services.hostname, results=(*results, *common), trace=trace, mail_from=sender
+            )
+
+        if received.stored is not None and transaction.options.body is not Body.BINARY:
+            sealed = not services.opens_for(account.address) and is_enveloped(received, services.store)
+            unread = received.size > SEARCHED or not services.planner.searches(account)
+            if sealed or (unread and is_clear(received)):
+                results = ("smime=neutral reason=sealed",) if sealed else ("smime=none",)
+                return received.rebuilt(services.store, on_top(received.header, results)), (), ()
+        raw = received.whole(services.store)
+        if transaction.options.body is Body.BINARY:
+            try:
+                raw = fields.fit_lines(raw)
+            except ValueError:
+                raise SmtpRefusal(replies.NO_CONVERSION) from None
+        raw = fields.cleaned(raw, keep_send_code=False)
+        opened = services.protector.open(raw, recipient=account, sender=sender, at=now)
+        deposits: tuple[NewDeposit, ...] = ()
+        if opened.clear is not None:
+            deposits = services.planner.plan_received(opened.clear, recipient=account, at=now)
+        return on_top(opened.content, opened.results), opened.events, deposits
+
+    def _tell(self, transaction: Transaction, received: Received, submission_id: str, message_id: str) -> None:
+        """After the commit: "delivered" notices that were asked for, and what a receipt answers. A crash before loses a
+        courtesy, never a message."""
+        services, now = self._services, self._services.clock()
+        try:
+            recipients = list(transaction.recipients)
+            notices.tell_delivered(services, transaction, recipients, received.header, submission_id, message_id, now)
+            mdn.correlate(services.store, received, transaction.sender or "", now)
+        except Exception as error:
+            replies.reply_for(error)
+
+    async def _author_results(self, certificate: x509.Certificate, content: bytes, spoken_for: str) -> list[str]:
         """What readers see is From, not the envelope: say whether the peer may speak for it, and whether it is published."""
         authors = fields.from_addresses(content)
         if len(authors) != 1:
             return ["x-mss-from=fail reason=several-or-no-authors"]
         domain = grammar.domain_of(authors[0])
-        decision = await in_thread(self._services.trust.authorise, certificate, domain, self._services.clock())
-        results = [f"x-mss-from={'pass' if decision.allowed else 'fail'} header.from={fields.token(domain)}"]
+        allowed = domain == spoken_for  # that was decided at MAIL FROM
+        if not allowed:
+            clock = self._services.clock
+            allowed = (await in_thread(self._services.trust.authorise, certificate, domain, clock())).allowed
+        results = [f"x-mss-from={'pass' if allowed else 'fail'} header.from={fields.token(domain)}"]
         if self._services.directory is not None:
             results.append(f"x-mss-directory={await in_thread(_published, self._services.directory, authors[0])}")
         return results

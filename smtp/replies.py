@@ -17,7 +17,7 @@ from pathlib import PurePath
 import structlog
 
 from directory import DirectoryError, DirectoryUnavailable
-from mailstore import StoreError, StoreUnavailable
+from mailstore import OverQuota, StoreError, StoreUnavailable
 from trustspace import TrustSpaceError
 
 log = structlog.get_logger()
@@ -115,6 +115,7 @@ START_DATA = Reply(354, "", "", "End data with <CR><LF>.<CR><LF>")
 START_TLS = Reply(220, "2.0.0", "", "Ready to start TLS")
 BYE = Reply(221, "2.0.0", "au revoir", "bye")
 LOGGED_IN = Reply(235, "2.7.0", "authentification reussie", "authentication succeeded")
+HELP = Reply(214, "2.0.0", "", "RFC 5321")
 CANNOT_VERIFY = Reply(252, "2.5.0", "adresse non verifiee", "cannot verify")
 
 CLOSING = Reply(421, "4.3.2", "arrêt du service, réessayer", "service closing, try again")
@@ -122,6 +123,7 @@ TIMED_OUT = Reply(421, "4.4.2", "délai dépassé", "timeout exceeded")
 TOO_MANY_CONNECTIONS = Reply(421, "4.7.0", "trop de connexions, réessayer", "too many connections, try again")
 TOO_MANY_ERRORS = Reply(421, "4.7.0", "trop d'erreurs", "too many errors")
 STORE_BUSY = Reply(451, "4.3.0", "stockage indisponible, réessayer", "storage unavailable, try again")
+MAILBOX_FULL = Reply(452, "4.2.2", "boîte pleine, réessayer plus tard", "mailbox full, try again later")
 STORE_FAILED = Reply(451, "4.3.0", "stockage en défaut, réessayer", "storage failure, try again")
 DIRECTORY_DOWN = Reply(451, "4.4.3", "annuaire injoignable, réessayer", "directory unreachable, try again")
 TRUST_UNSURE = Reply(
@@ -130,6 +132,7 @@ TRUST_UNSURE = Reply(
     "liste blanche absente ou périmée, réessayer",
     "white list missing or stale, try again",
 )
+TOO_FAST = Reply(451, "4.7.1", "trop de messages en une minute, réessayer", "too many messages in a minute, try again")
 TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "trop de destinataires pour un message", "too many recipients")
 LOGIN_UNSURE = Reply(454, "4.7.0", "authentification momentanément impossible", "temporary authentication failure")
 
@@ -164,8 +167,8 @@ RELAYING_DENIED = Reply(
 FROM_MISMATCH = Reply(
     550,
     "5.7.1",
-    "le champ From doit porter la seule adresse du titulaire authentifié",
-    "the From field must hold the authenticated owner's address only",
+    "From, Sender et Reply-To ne doivent porter que des adresses du titulaire ou de ses délégations",
+    "From, Sender and Reply-To must hold the authenticated owner's addresses or delegations only",
 )
 SENDER_NOT_OWNED = Reply(
     553,
@@ -176,6 +179,18 @@ SENDER_NOT_OWNED = Reply(
 BAD_ADDRESS = Reply(553, "5.1.3", "adresse mal formée", "malformed address")
 BAD_SENDER = Reply(553, "5.1.7", "adresse d'expéditeur mal formée", "malformed sender address")
 TOO_BIG = Reply(552, "5.3.4", "message trop volumineux", "message size exceeds limit")
+NO_CONVERSION = Reply(554, "5.6.3", "contenu binaire impossible à convertir", "binary content cannot be converted")
+BAD_PATIENT = Reply(
+    550,
+    "5.1.3",
+    "adresse de patient invalide : 15 caractères du matricule INS attendus",
+    "invalid patient address: the 15 characters of the INS number are expected",
+)
+TOO_BIG_FOR_PATIENT = Reply(
+    552, "5.3.4", "message trop volumineux pour Mon espace santé", "message too big for a patient's mailbox"
+)
+BAD_MES = Reply(550, "5.6.0", "le champ X-MSS-MES ne peut valoir que FIN", "the X-MSS-MES field can only be FIN")
+BAD_PROXY = Reply(421, "4.3.2", "en-tête PROXY attendu", "PROXY header expected")
 BAD_LINE_ENDS = Reply(
     550,
     "5.6.0",
@@ -231,6 +246,8 @@ def _known(error: Exception) -> Reply | None:
         return error.reply
     if isinstance(error, StoreUnavailable):
         return STORE_BUSY
+    if isinstance(error, OverQuota):
+        return MAILBOX_FULL
     if isinstance(error, StoreError):
         log.error("store failure", error=describe(error))
         return STORE_FAILED

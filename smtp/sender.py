@@ -1,7 +1,7 @@
 """The sender: takes due rows of the outgoing queue, hands them to other operators, settles each recipient.
 
-Invariants: the SQL row is the truth, this worker holds only leases; a row whose lease has run out is left alone; one
-connection at a time for a domain, a bounded number of domains at once; a temporary failure is tried again with a
+Invariants: the SQL row is the truth, this worker holds only leases; a row whose lease has run out is left alone; a
+bounded number of connections for a domain, and of domains at once; a temporary failure is tried again with a
 capped, jittered back-off until `give_up`; a permanent one is never retried, and its sender is told by a notice that is
 stored before the row is settled, so that a crash in between repeats the notice's fingerprint and not the notice.
 """
@@ -16,39 +16,63 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from mailstore import BlobDamaged, ChangeKind, DeliveryState, Leased, NoSuchMessage, Settlement, StoreChange, StoreError
-from smtp import replies
-from smtp.client import Answer, ClientError
+from mailstore import (
+    BlobDamaged,
+    ChangeKind,
+    DeliveryState,
+    Leased,
+    NoSuchMessage,
+    Settlement,
+    Store,
+    StoreChange,
+    StoreError,
+)
+from smtp import metrics, replies
+from smtp.client import Answer, ClientError, Outgoing
+from smtp.content import IN_MEMORY
 from smtp.delivery import Carrier, Peer, Unreachable
-from smtp.notices import Failure, notice
+from smtp.notices import Kind
 from smtp.services import Services, in_thread
+from smtp.settling import Settler, Telling, tell_silences
 
 log = structlog.get_logger()
 _LEASE_MARGIN = timedelta(seconds=30)
-_HEADER_START = 64 * 1024
+_BACKLOG = 25
+"""Messages that keep one connection busy."""
 _DAMAGED = Answer(554, "5.3.0", "contenu illisible ici, a renvoyer / content unreadable here, send it again")
 
 
 @dataclass(frozen=True, slots=True)
 class SenderSettings:
-    """How patient the sender is. `batch` is how many rows are leased at once."""
+    """How patient the sender is. `batch` is how many rows are leased at once; `connections` how many may be open to one
+    domain; `tell_delay` after how long a sender is told that a message waits."""
 
     concurrency: int = 20
+    connections: int = 5
     batch: int = 200
     lease: timedelta = timedelta(minutes=20)
     first_retry: timedelta = timedelta(minutes=1)
     longest_retry: timedelta = timedelta(hours=1)
+    tell_delay: timedelta = timedelta(hours=4)
     give_up: timedelta = timedelta(hours=48)
     poll: timedelta = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One message for recipients of one domain."""
+    """One message for recipients of one domain, by one route, with the same options."""
 
     domain: str
     blob: str
     rows: tuple[Leased, ...]
+
+
+@dataclass(slots=True)
+class _Lane:
+    """What waits for one domain by one route, and who serves it."""
+
+    jobs: list[_Job]
+    workers: int = 0
 
 
 class Sender:
@@ -69,11 +93,12 @@ class Sender:
         self._owner = owner
         self._settings = settings or SenderSettings()
         self._chance = chance or random.SystemRandom()
-        self._domains: dict[str, list[_Job]] = {}
+        self._lanes: dict[tuple[str, str], _Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(self._settings.concurrency)
         self._awake = asyncio.Event()
         self._stopping = False
+        self._settler = Settler(services, owner)
 
     async def run(self) -> None:
         """Work until `stop`. Wakes on each change of the queue in this process, and when a row falls due."""
@@ -95,7 +120,7 @@ class Sender:
             await self._finish()
 
     def stop(self) -> None:
-        """Take no more rows; `run` ends when what is under way is settled."""
+        """Take no more rows; `run` ends when what is under way is settled, and the rest given back."""
         self._stopping = True
         self._awake.set()
 
@@ -108,10 +133,14 @@ class Sender:
     async def _safe_round(self) -> float:
         """One look at the queue; answers how many seconds to wait before the next (0: at once)."""
         try:
-            if len(self._domains) < self._settings.concurrency and await self._take():
+            if sum(len(lane.jobs) for lane in self._lanes.values()) < self._settings.batch and await self._take():
                 return 0
             now = self._services.clock()
+            await in_thread(tell_silences, self._services, now)
             due = await in_thread(self._services.store.next_due, now)
+            sizes = await in_thread(self._services.store.queue_sizes)
+            for state, count in sizes.items():
+                metrics.QUEUE.labels(state).set(count)
         except StoreError as error:
             log.error("queue not readable", error=replies.describe(error))
             return self._settings.poll.total_seconds()
@@ -134,32 +163,48 @@ class Sender:
         settings, now = self._settings, self._services.clock()
         rows = await in_thread(self._services.store.lease_outgoing, self._owner, now, settings.lease, settings.batch)
         for job in _grouped(rows):
-            if job.domain in self._domains:
-                self._domains[job.domain].append(job)
-                continue
-            self._domains[job.domain] = [job]
-            task = asyncio.create_task(self._serve(job.domain))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            key = (job.domain, job.rows[0].route)
+            lane = self._lanes.setdefault(key, _Lane([]))
+            lane.jobs.append(job)
+            # One more connection when what waits would keep it busy.
+            if lane.workers < settings.connections and len(lane.jobs) > _BACKLOG * lane.workers:
+                lane.workers += 1
+                task = asyncio.create_task(self._serve(key, lane))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
         return len(rows)
 
-    async def _serve(self, domain: str) -> None:
-        """Deliver everything that waits for one domain, over one connection as long as it lasts."""
+    async def _serve(self, key: tuple[str, str], lane: _Lane) -> None:
+        """Deliver what waits for one domain, over one connection as long as it lasts."""
+        domain, _ = key
         peer: Peer | None = None
         try:
             async with self._slots:
-                while self._domains[domain] and not self._stopping:
-                    job = self._domains[domain].pop(0)
+                while lane.jobs and not self._stopping:
+                    job = lane.jobs.pop(0)
                     try:
                         peer = await self._deliver(job, peer)
                     except StoreError as error:
                         # The lease runs out and the row is taken again: nothing is lost, and the others are served.
                         log.error("content not readable", domain=domain, error=replies.describe(error))
         finally:
-            del self._domains[domain]
+            lane.workers -= 1
+            if not lane.workers:
+                self._lanes.pop(key, None)
+                await self._give_back(lane)
             self._awake.set()
             if peer is not None:
                 await peer.client.quit()
+
+    async def _give_back(self, lane: _Lane) -> None:
+        """Rows that were leased and not tried are due again at once: a clean shutdown loses no lease."""
+        left = [row.row_id for job in lane.jobs for row in job.rows]
+        if not left:
+            return
+        try:
+            await in_thread(self._services.store.give_back, self._owner, left)
+        except StoreError as error:
+            log.error("leases not given back", error=replies.describe(error))
 
     async def _deliver(self, job: _Job, peer: Peer | None) -> Peer | None:
         """Deliver one job and settle its rows; answers the connection when it can serve again."""
@@ -168,18 +213,21 @@ class Sender:
         if not rows:
             return peer
         try:
-            content = await in_thread(self._services.store.read_blob, job.blob)
+            message = await in_thread(_outgoing, self._services.store, job.blob)
         except (BlobDamaged, NoSuchMessage):
             # Trying again would not mend it: the sender must know, and send the message anew.
-            await self._settle([(row, _DAMAGED) for row in rows], b"", {"reason": "content damaged"})
+            await self._settle([(row, _DAMAGED) for row in rows], job.blob, {"reason": "content damaged"})
             return peer
         try:
             # Past its lease a row may be in another worker's hands: a slow peer must not get it twice.
             held = min(row.lease_until for row in rows) - _LEASE_MARGIN / 2 - now
             async with asyncio.timeout(held.total_seconds()):
                 if peer is None:
-                    peer = await self._carrier.open(job.domain)
-                answers = await peer.client.send(rows[0].mail_from, [row.recipient for row in rows], content)
+                    peer = await self._carrier.open(job.domain, rows[0].route)
+                options = {"envid": rows[0].submission_id, **rows[0].options}
+                originals = {row.recipient: row.options.get("orcpt", "") for row in rows}
+                recipients = [row.recipient for row in rows]
+                answers = await peer.client.send(rows[0].mail_from, recipients, message, options, originals)
             detail = dict(peer.evidence)
         except Unreachable as error:
             answers, detail = {row.recipient: error.answer for row in rows}, error.detail
@@ -189,40 +237,59 @@ class Sender:
             if peer is not None:
                 peer.client.close()
             peer = None
-        await self._settle([(row, answers[row.recipient]) for row in rows], content, detail)
+        returns = peer is not None and "DSN" in peer.client.capabilities
+        await self._settle([(row, answers[row.recipient]) for row in rows], job.blob, detail, returns=returns)
         return peer
 
-    async def _settle(self, results: Sequence[tuple[Leased, Answer]], content: bytes, detail: dict[str, str]) -> None:
+    async def _settle(
+        self,
+        results: Sequence[tuple[Leased, Answer]],
+        blob: str,
+        detail: dict[str, str],
+        *,
+        returns: bool = False,
+    ) -> None:
+        """Tell the senders, then settle. `returns`: the peer returns receipts itself (it offers DSN)."""
         now = self._services.clock()
-        late = [one for one in results if self._is_late(one[0], one[1], now)]
-        refused = [one for one in results if one[1].permanent]
         # One pause for the whole group: what is tried again together reaches the peer as it did the first time.
         retry_at = now + self.delay(max((row.attempts for row, _ in results), default=0))
-        # Failures come last: a notice that cannot be stored must not have sent again what the peer has taken.
-        others = [one for one in results if one not in late and one not in refused]
+        verdicts = [(row, answer, self._verdict(row, answer, now)) for row, answer in results]
+        settled = [
+            (row.row_id, self._settlement(verdict, answer, detail, retry_at)) for row, answer, verdict in verdicts
+        ]
         try:
-            for group in (others, refused, late):
-                if group and group is not others:
-                    await self._tell(group, content, group is late, now)
-                for row, answer in group:
-                    settlement = self._settlement(row, answer, detail, now, retry_at)
-                    await in_thread(self._services.store.settle_outgoing, row.row_id, self._owner, settlement, now)
+            # What the peer has taken is settled first: a notice that cannot be stored must not send it again.
+            taken = [one for one, (_, _, verdict) in zip(settled, verdicts, strict=True) if verdict is Kind.DELIVERED]
+            if taken:
+                await self._settler.settle(taken, now)
+            told = Telling(self._services, blob, verdicts, detail, returns, self._settings.give_up)
+            if told.needed:
+                await in_thread(told.tell, now)
+            others = [one for one in settled if one not in taken]
+            if others:
+                await self._settler.settle(others, now)
         except Exception as error:
             # The lease runs out and the row is taken again: nothing is lost.
             log.error("delivery not settled", domain=results[0][0].domain, error=replies.describe(error))
 
-    def _is_late(self, row: Leased, answer: Answer, now: datetime) -> bool:
-        temporary = not answer.ok and not answer.permanent
-        return temporary and now - row.accepted_at >= self._settings.give_up
+    def _verdict(self, row: Leased, answer: Answer, now: datetime) -> Kind | None:
+        """What becomes of a recipient; None when it waits, as it did before."""
+        if answer.ok:
+            return Kind.DELIVERED
+        age = now - row.accepted_at
+        if answer.permanent or age >= self._settings.give_up:
+            return Kind.FAILED
+        return Kind.DELAYED if age >= self._settings.tell_delay and row.delay_told_at is None else None
 
     def _settlement(
-        self, row: Leased, answer: Answer, detail: dict[str, str], now: datetime, retry_at: datetime
+        self, verdict: Kind | None, answer: Answer, detail: dict[str, str], retry_at: datetime
     ) -> Settlement:
-        if answer.ok:
+        metrics.ATTEMPTS.labels("deferred" if verdict in (None, Kind.DELAYED) else verdict.value).inc()
+        if verdict is Kind.DELIVERED:
             return Settlement(DeliveryState.DELIVERED, str(answer), detail=detail)
-        if answer.permanent or self._is_late(row, answer, now):
+        if verdict is Kind.FAILED:
             return Settlement(DeliveryState.FAILED, str(answer), detail=detail)
-        return Settlement(DeliveryState.QUEUED, str(answer), retry_at, detail)
+        return Settlement(DeliveryState.QUEUED, str(answer), retry_at, detail, delay_told=verdict is Kind.DELAYED)
 
     def delay(self, attempts: int) -> timedelta:
         """How long to wait after `attempts` earlier attempts: doubling, capped, between three quarters and the whole."""
@@ -231,23 +298,12 @@ class Sender:
         whole = min(settings.longest_retry, doubled)
         return whole * (0.75 + 0.25 * self._chance.random())
 
-    async def _tell(
-        self, failures: Sequence[tuple[Leased, Answer]], content: bytes, gave_up: bool, now: datetime
-    ) -> None:
-        """Store a failure notice for the sender, when it is a mailbox here; the null sender is never told (RFC 5321 §6.1)."""
-        row = failures[0][0]
-        account = await in_thread(self._services.store.find_account, row.mail_from) if row.mail_from else None
-        if account is None:
-            return
-        acceptance = notice(
-            account,
-            [Failure(one, answer) for one, answer in failures],
-            content[:_HEADER_START],
-            hostname=self._services.hostname,
-            gave_up=gave_up,
-            at=now,
-        )
-        await in_thread(self._services.store.accept, acceptance, now)
+
+def _outgoing(store: Store, blob: str) -> Outgoing:
+    """The message to send, in memory when small; blocking."""
+    if store.content_size(blob) <= IN_MEMORY:
+        return Outgoing.of(store.read_blob(blob))
+    return Outgoing.from_pieces(lambda: store.pieces(blob))
 
 
 def _broken(error: Exception) -> Answer:
@@ -261,8 +317,10 @@ def _broken(error: Exception) -> Answer:
 
 
 def _grouped(rows: Sequence[Leased]) -> list[_Job]:
-    """Rows of one message and one domain go together, in a fixed order: a repeated hand-over must look the same."""
-    groups: dict[tuple[str, str, str], list[Leased]] = {}
+    """Rows of one message, domain, route and options go together, in a fixed order: a repeated hand-over must look the
+    same."""
+    groups: dict[tuple[object, ...], list[Leased]] = {}
     for row in sorted(rows, key=lambda row: row.row_id):
-        groups.setdefault((row.submission_id, row.blob, row.domain), []).append(row)
-    return [_Job(domain, blob, tuple(members)) for (_, blob, domain), members in groups.items()]
+        options = tuple(sorted(one for one in row.options.items() if one[0] != "orcpt"))
+        groups.setdefault((row.submission_id, row.blob, row.domain, row.route, options), []).append(row)
+    return [_Job(members[0].domain, members[0].blob, tuple(members)) for members in groups.values()]

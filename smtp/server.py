@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import ssl
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
+from smtp.gate import Gate
 from smtp.reception import Reception
 from smtp.services import Services
-from smtp.shell import Gate, Handler, Shell
+from smtp.shell import Handler, Setting, Shell
 from smtp.submission import Submission
 
 
@@ -28,12 +31,16 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """One listener. `tls` must ask for a client certificate for reception (and for AUTH EXTERNAL)."""
+    """One listener. `tls` must ask for a client certificate for reception (and for AUTH EXTERNAL), and leave its judgement
+    to us (`handshake.DecidingContext`). `balancers` are believed when they send a PROXY header, which they then must.
+    `require_tls` is False in measurements only."""
 
     kind: Kind
     host: str
     port: int
-    tls: ssl.SSLContext
+    tls: ssl.SSLContext | None
+    balancers: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+    require_tls: bool = True
 
 
 class SmtpServers:
@@ -55,15 +62,9 @@ class SmtpServers:
         loop = asyncio.get_running_loop()
         try:
             for listen in self._listens:
-                gate = Gate(self._services.limits)
-                implicit = listen.kind is Kind.SUBMISSION_TLS
-                server = await loop.create_server(
-                    lambda listen=listen, gate=gate: self._shell(listen, gate),
-                    listen.host,
-                    listen.port,
-                    ssl=listen.tls if implicit else None,
-                    ssl_handshake_timeout=30.0 if implicit else None,
-                )
+                gate = Gate(self._services.limits, listen.kind.value)
+                setting = self._setting(listen, gate)
+                server = await loop.create_server(partial(Shell, setting), listen.host, listen.port)
                 self._servers.append(server)
                 self._gates.append(gate)
                 self.ports[listen.kind] = server.sockets[0].getsockname()[1]
@@ -71,15 +72,18 @@ class SmtpServers:
             await self.stop()
             raise
 
-    def _shell(self, listen: Listen, gate: Gate) -> Shell:
+    def _setting(self, listen: Listen, gate: Gate) -> Setting:
         handler: Handler = self._reception if listen.kind is Kind.RECEPTION else self._submission
-        return Shell(
+        return Setting(
             handler,
             hostname=self._services.hostname,
             limits=self._services.limits,
             gate=gate,
+            store=self._services.store,
             tls=listen.tls,
-            require_tls=True,
+            implicit=listen.kind is Kind.SUBMISSION_TLS,
+            require_tls=listen.require_tls,
+            balancers=listen.balancers,
         )
 
     async def stop(self) -> None:

@@ -1,11 +1,11 @@
 """The aiosmtpd shell: the one file that knows aiosmtpd, so that it can be replaced.
 
-aiosmtpd gives the connection's life (asyncio protocol, session, envelope); this subclass owns the command loop, DATA,
-EHLO, STARTTLS, AUTH, the parameters of MAIL and RCPT, and the mapping of errors (building-blocks.md §2). Invariants:
+aiosmtpd gives the connection's life (asyncio protocol); this subclass moves octets between the wire, the state machine
+(`machine.py`), the body (`content.py`) and the handler, and maps errors (building-blocks.md §2). Invariants:
 * nothing of what a client sends is logged; aiosmtpd's own logger is off, and its logging paths are not used;
-* every wait and every size is bounded; a flood of errors or connections ends the connection;
+* every wait and every size is bounded; a flood of errors or connections ends the connection, after slower and slower replies;
 * plaintext received before the end of STARTTLS is never taken for what came under TLS (RFC 3207 §4.2);
-* AUTH is offered and accepted under TLS only; an unknown error is a 451 with a reference, never a success.
+* an unknown error is a 451 with a reference, never a success.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
+import ipaddress
 import logging
 import ssl
-from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
@@ -24,9 +25,28 @@ import structlog
 from aiosmtpd.smtp import SMTP, Envelope
 from cryptography import x509
 
-import mime
-from mailstore import Account
-from smtp import grammar, replies
+from mailstore import Account, ScramVerifier, Store, StoreError
+from smtp import metrics, proxyline, replies, sasl
+from smtp.content import Intake, Received
+from smtp.gate import Gate
+from smtp.intake import DotDecoder, Scan
+from smtp.machine import (
+    AskRecipient,
+    AskSender,
+    Body,
+    Greet,
+    Login,
+    Machine,
+    MailOptions,
+    Profile,
+    Quit,
+    RcptOptions,
+    Say,
+    StartTls,
+    Step,
+    TakeChunk,
+    TakeData,
+)
 from smtp.replies import Reply, SmtpRefusal
 from smtp.services import Limits
 from smtp.wire import BadLine, ConnectionEnded, Wire
@@ -35,18 +55,12 @@ log = structlog.get_logger()
 logging.getLogger("mail.log").disabled = True
 
 COMMAND_LIMIT = 4096
+LOGIN_LIMIT = 24 * 1024
+"""A bearer token in base64 (RFC 4954 §4 asks for 12288 at least)."""
 HANDSHAKE_TIME = 30.0
 CLOSING_TIME = 10.0
-LINE_LIMIT = 998
-"""Octets of a message line without CRLF (RFC 5321 §4.5.3.1.6)."""
-HEADER_LIMIT = 256 * 1024
-HEADER_LINES = 5000
-"""A header of a million short fields would stop the loop for seconds, at each of its readers."""
+LONGEST_TARPIT = 10.0
 _HARD_FACTOR = 4
-_COMMANDS = frozenset(
-    ["EHLO", "HELO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "RSET", "NOOP", "VRFY", "HELP", "QUIT"]
-)
-_BEFORE_TLS = frozenset(["EHLO", "HELO", "STARTTLS", "RSET", "NOOP", "QUIT"])
 
 
 @dataclass(slots=True)
@@ -55,12 +69,14 @@ class Talk:
 
     peer: str
     certificate: x509.Certificate | None = None
+    chain: tuple[x509.Certificate, ...] = ()
     secure: bool = False
     tls_name: str = ""
     greeted: str = ""
-    extended: bool = False
     account: Account | None = None
     login_failures: int = 0
+    binding: Callable[[str], bytes | None] = field(default=lambda _kind: None, repr=False)
+    peer_name: str = ""
 
 
 @dataclass(slots=True)
@@ -68,109 +84,104 @@ class Transaction:
     """One mail transaction. `sender` is None before MAIL and "" for the null sender; `facts` are the handler's notes."""
 
     sender: str | None = None
+    options: MailOptions = field(default_factory=MailOptions)
     recipients: dict[str, Account | None] = field(default_factory=dict)
+    asked: dict[str, RcptOptions] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
 
 
 class Handler(Protocol):
-    """What a listener does with commands. Every method may raise SmtpRefusal; what it raises else becomes a 451."""
+    """What a listener does with commands. Every method may raise SmtpRefusal; what it raises else becomes a 451.
 
-    login_offered: bool
+    `logins` are the SASL mechanisms offered; `repairs` says that over-long lines are re-encoded, not refused.
+    """
 
-    async def password(self, talk: Talk, login: str, secret: str) -> Account | None:
-        """The account of this login, or None."""
+    service: str
+    logins: tuple[str, ...]
+    repairs: bool
+
+    async def claimed(self, talk: Talk, claim: sasl.Claim) -> Account | None:
+        """The account that a SASL claim speaks for, or None."""
         ...
 
-    async def external(self, talk: Talk) -> Account | None:
-        """The account of this connection's client certificate, or None."""
+    def verifier(self, login: str) -> ScramVerifier:
+        """The SCRAM verifier of a login; blocking."""
+        ...
+
+    def secured(self, talk: Talk) -> None:
+        """TLS has begun."""
+        ...
+
+    def closed(self, talk: Talk) -> None:
+        """The connection is gone."""
         ...
 
     async def mail(self, talk: Talk, transaction: Transaction, sender: str) -> None:
-        """May this sender send? `sender` is "" for the null sender."""
+        """May this sender send? `sender` is "" for the null sender; `transaction.options` are those asked for."""
         ...
 
     async def recipient(self, talk: Talk, transaction: Transaction, recipient: str) -> Account | None:
         """May this recipient receive? Answers its account when the mailbox is here."""
         ...
 
-    async def message(self, talk: Talk, transaction: Transaction, content: bytes) -> Reply:
+    async def message(self, talk: Talk, transaction: Transaction, received: Received) -> Reply:
         """Take responsibility for the message; the answer is sent as it is."""
         ...
 
 
-class Gate:
-    """Counts the connections of one service, in all and by address, and knows them for the shutdown."""
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What the connections of one listener share."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._by_address: Counter[str] = Counter()
-        self.open: set[Shell] = set()
-        self.closing = False
-        self.empty = asyncio.Event()
-        self.empty.set()
-
-    def enter(self, shell: Shell, address: str) -> bool:
-        """Register a connection; False when there are too many."""
-        self.open.add(shell)
-        self.empty.clear()
-        self._by_address[address] += 1
-        limits = self._limits
-        full = len(self.open) > limits.connections or self._by_address[address] > limits.connections_per_address
-        return not full and not self.closing
-
-    def leave(self, shell: Shell, address: str) -> None:
-        """Forget a connection."""
-        if shell in self.open:
-            self.open.discard(shell)
-            if not self.open:
-                self.empty.set()
-            self._by_address[address] -= 1
-            if self._by_address[address] <= 0:
-                del self._by_address[address]
+    handler: Handler
+    hostname: str
+    limits: Limits
+    gate: Gate
+    store: Store
+    tls: ssl.SSLContext | None
+    implicit: bool = False
+    require_tls: bool = True
+    balancers: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network] = ()
 
 
 class Shell(SMTP):
-    """One connection. `require_tls` asks for STARTTLS before anything else (530)."""
+    """One connection."""
 
-    def __init__(
-        self,
-        handler: Handler,
-        *,
-        hostname: str,
-        limits: Limits,
-        gate: Gate,
-        tls: ssl.SSLContext | None,
-        require_tls: bool,
-    ) -> None:
+    def __init__(self, setting: Setting) -> None:
         super().__init__(
-            handler,
-            data_size_limit=limits.size,
-            hostname=hostname,
+            setting.handler,
+            data_size_limit=setting.limits.size,
+            hostname=setting.hostname,
             ident="ESMTP Caducee",
-            timeout=limits.session_time,
+            timeout=setting.limits.session_time,
             loop=asyncio.get_running_loop(),
         )
-        self._handler = handler
-        self._limits = limits
-        self._gate = gate
-        self._tls = tls
-        self._require_tls = require_tls
+        self._setting = setting
+        self._handler = setting.handler
+        self._limits = setting.limits
         self._wire = Wire()
-        self._errors = 0
+        self._chunks: Intake | None = None
         self._admitted = False
+        self._clear = True
         self.busy = False
         self.talk = Talk("")
         self.transaction = Transaction()
+        self.machine = Machine(
+            Profile(setting.hostname, setting.handler.logins, setting.require_tls),
+            setting.limits,
+            tls_possible=setting.tls is not None,
+        )
+
+    # ---- the connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A connection begins; an implicit TLS one is already secure."""
+        """A connection begins, in clear: an implicit TLS one changes before anything is said."""
         peer = transport.get_extra_info("peername")
         address = str(peer[0]) if peer else ""
         self.talk = Talk(address)
-        self._note_tls(transport)
         if isinstance(transport, asyncio.ReadTransport):
             self._wire.attach(transport)
-        self._admitted = self._gate.enter(self, address)
+        self._admitted = self._setting.gate.enter(self, address)
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -180,12 +191,13 @@ class Shell(SMTP):
     def eof_received(self) -> bool:
         """The peer will send no more: finish what came. Under TLS there is no half-open state."""
         self._wire.end()
-        return not self.talk.secure
+        return self._clear
 
     def connection_lost(self, error: Exception | None) -> None:
         """The connection is gone."""
         self._wire.end()
-        self._gate.leave(self, self.talk.peer)
+        self._setting.gate.leave(self)
+        self._handler.closed(self.talk)
         super().connection_lost(error)
 
     def abandon(self) -> None:
@@ -194,12 +206,17 @@ class Shell(SMTP):
         self._close()
 
     def _create_envelope(self) -> Envelope:
-        self.transaction = Transaction()
         return Envelope()
 
     def _reset(self) -> None:
-        """Forget the transaction, not the greeting nor the login (RFC 5321 §4.1.1.5)."""
-        self.envelope = self._create_envelope()
+        self.machine.reset()
+        self.transaction = Transaction()
+        self._drop_chunks()
+
+    def _drop_chunks(self) -> None:
+        if self._chunks is not None:
+            self._chunks.abort()
+            self._chunks = None
 
     def _timeout_cb(self) -> None:
         if self._writer.transport.is_closing():
@@ -210,13 +227,17 @@ class Shell(SMTP):
 
     def _close(self) -> None:
         """Close, and soon cut: a peer that does not read its last replies would hold the connection for ever."""
-        self._writer.transport.close()
+        # close() is said once: asyncio's TLS transport answers a second one by forgetting what abort() would have to end.
+        if not self._writer.transport.is_closing():
+            self._writer.transport.close()
         if self.transport is not None:
             self._reset_timeout(CLOSING_TIME)
 
     async def push(self, status: Reply | str | bytes) -> None:
         """Send a reply; TimeoutError when the peer does not read. Unlike the parent's, logs nothing."""
         if isinstance(status, Reply):
+            if status.code >= 400:
+                metrics.REPLIES.labels(self._handler.service, str(status.code), status.enhanced).inc()
             status = status.encode()
         elif isinstance(status, str):
             status = status.encode("ascii") + b"\r\n"
@@ -228,9 +249,10 @@ class Shell(SMTP):
 
     async def _handle_client(self) -> None:
         try:
+            await self._begin()
             if self._admitted:
                 await self.push(f"220 {self.hostname} {self.__ident__}")
-                while not self._gate.closing:
+                while not self._setting.gate.closing:
                     await self._one_command()
             await self.push(replies.CLOSING if self._admitted else replies.TOO_MANY_CONNECTIONS)
         except TimeoutError:
@@ -240,7 +262,39 @@ class Shell(SMTP):
         except (ConnectionEnded, ConnectionError, ssl.SSLError) as error:
             log.debug("connection ended", peer=self.talk.peer, error=type(error).__name__)
         finally:
+            self._drop_chunks()
             self._close()
+
+    async def _begin(self) -> None:
+        """What comes before the greeting: whose connection it is, and TLS on port 465."""
+        async with asyncio.timeout(HANDSHAKE_TIME):
+            if self._setting.balancers and self._from_balancer():
+                await self._origin()
+        if self._setting.implicit:
+            await self._secure()
+
+    def _from_balancer(self) -> bool:
+        try:
+            address = ipaddress.ip_address(self.talk.peer)
+        except ValueError:
+            return False
+        return any(address in network for network in self._setting.balancers)
+
+    async def _origin(self) -> None:
+        data = b""
+        while True:
+            data += await self._wire.some(proxyline.LONGEST)
+            try:
+                found = proxyline.read(data)
+            except proxyline.ProxyError:
+                raise SmtpRefusal(replies.BAD_PROXY, closing=True) from None
+            if found is not None:
+                break
+        source, length = found
+        self._wire.push_back(data[length:])
+        if source:
+            self.talk.peer = source
+            self._admitted = self._setting.gate.move(self, source)
 
     async def _last_word(self, reply: Reply) -> None:
         try:
@@ -252,13 +306,15 @@ class Shell(SMTP):
     async def _one_command(self) -> None:
         try:
             async with asyncio.timeout(self._limits.command_time):
-                line = await self._wire.line(COMMAND_LIMIT)
+                line = await self._wire.line(LOGIN_LIMIT if self._handler.logins else COMMAND_LIMIT)
         except BadLine as error:
             await self._refuse(replies.LINE_TOO_LONG if error.too_long else replies.BAD_LINE)
             return
         self.busy = True
         try:
-            await self._dispatch(line)
+            if len(line) > COMMAND_LIMIT - 2 and line[:5].upper() != b"AUTH ":
+                raise SmtpRefusal(replies.LINE_TOO_LONG)
+            await self._carry_out(self.machine.command(line))
         except (TimeoutError, ConnectionEnded, ConnectionError, ssl.SSLError):
             raise
         except SmtpRefusal as refusal:
@@ -271,57 +327,51 @@ class Shell(SMTP):
             self.busy = False
 
     async def _refuse(self, reply: Reply) -> None:
-        self._errors += 1
-        if self._errors > self._limits.errors:
-            raise SmtpRefusal(replies.TOO_MANY_ERRORS, closing=True)
+        reply = self.machine.refused(reply)
+        late = self.machine.errors - self._limits.tarpit_after
+        if late > 0:
+            await asyncio.sleep(min(LONGEST_TARPIT, late * self._limits.tarpit_step))
         await self.push(reply)
 
-    async def _dispatch(self, line: bytes) -> None:
-        try:
-            text = line.decode("ascii")
-        except UnicodeDecodeError:
-            raise SmtpRefusal(replies.BAD_LINE) from None
-        word, _, argument = text.partition(" ")
-        command = word.upper()
-        if command not in _COMMANDS:
-            raise SmtpRefusal(replies.UNKNOWN_COMMAND)
-        if self._require_tls and not self.talk.secure and command not in _BEFORE_TLS:
-            raise SmtpRefusal(replies.TLS_REQUIRED)
-        method: Coroutine[Any, Any, None] = getattr(self, f"smtp_{command}")(argument.strip() or None)
-        await method
+    async def _carry_out(self, step: Step) -> None:
+        match step:
+            case Say(reply):
+                if self.machine.sender is None:
+                    self._reset()  # RSET, or nothing to lose
+                await self.push(reply)
+            case Greet(lines):
+                self._reset()
+                self.talk.greeted = self.machine.greeted
+                await self.push("\r\n".join(lines))
+            case StartTls():
+                await self._start_tls()
+            case Login(mechanism, initial):
+                await self._log_in(mechanism, initial)
+            case AskSender(sender, options):
+                transaction = Transaction(options=options)
+                await self._handler.mail(self.talk, transaction, sender)
+                transaction.sender = sender
+                self.transaction = transaction
+                self.machine.sender_taken(step)
+                await self.push(replies.SENDER_OK)
+            case AskRecipient(recipient, asked):
+                account = await self._handler.recipient(self.talk, self.transaction, recipient)
+                self.transaction.recipients[recipient] = account
+                self.transaction.asked[recipient] = asked
+                self.machine.recipient_taken(step)
+                await self.push(replies.RECIPIENT_OK)
+            case TakeData():
+                await self._take_data()
+            case TakeChunk():
+                await self._take_chunk(step)
+            case Quit():
+                await self.push(replies.BYE)
+                raise ConnectionEnded
 
-    # ---- greeting, TLS, small commands
+    # ---- TLS
 
-    async def smtp_EHLO(self, arg: str | None) -> None:
-        """RFC 5321 §4.1.1.1: offer what works here and nothing else."""
-        self._greet(arg, extended=True)
-        offers = [self.hostname, "PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", f"SIZE {self._limits.size}"]
-        if self._tls is not None and not self.talk.secure:
-            offers.append("STARTTLS")
-        if self._handler.login_offered and self.talk.secure:
-            offers.append(f"AUTH {' '.join(self._mechanisms())}")
-        last = len(offers) - 1
-        await self.push("\r\n".join(f"250{' ' if at == last else '-'}{offer}" for at, offer in enumerate(offers)))
-
-    async def smtp_HELO(self, arg: str | None) -> None:
-        """RFC 5321 §4.1.1.1."""
-        self._greet(arg, extended=False)
-        await self.push(f"250 {self.hostname}")
-
-    def _greet(self, arg: str | None, *, extended: bool) -> None:
-        try:
-            self.talk.greeted = grammar.host((arg or "").split(" ")[0])
-        except grammar.GrammarError:
-            raise SmtpRefusal(replies.syntax("EHLO host")) from None
-        self.talk.extended = extended
-        self._reset()
-
-    async def smtp_STARTTLS(self, arg: str | None) -> None:
+    async def _start_tls(self) -> None:
         """RFC 3207. Reading stops before the 220 is sent, so that no octet can be counted on the wrong side."""
-        if arg:
-            raise SmtpRefusal(replies.BAD_SYNTAX)
-        if self._tls is None or self.talk.secure:
-            raise SmtpRefusal(replies.BAD_SEQUENCE)
         # uvloop's transports do not inherit from asyncio's: a check of the class would refuse them.
         transport = cast(asyncio.Transport, self._writer.transport)
         transport.pause_reading()
@@ -331,214 +381,216 @@ class Shell(SMTP):
         await self.push(replies.START_TLS)
         if self._wire.pending:
             raise ConnectionEnded
+        await self._secure()
+
+    async def _secure(self) -> None:
+        transport = cast(asyncio.Transport, self._writer.transport)
+        if self._setting.tls is None:
+            raise SmtpRefusal(replies.BAD_SEQUENCE)
+        if self._setting.implicit:
+            transport.pause_reading()
+        early, tls = self._wire.take_all(), _Prefilled(self._setting.tls)
+        tls.early = early
         # From here on only TLS feeds the wire; what is in it when the handshake ends came under TLS and is kept.
         secured = await self.loop.start_tls(
-            transport, self, self._tls, server_side=True, ssl_handshake_timeout=HANDSHAKE_TIME
+            transport, self, tls, server_side=True, ssl_handshake_timeout=HANDSHAKE_TIME
         )
         if secured is None:
             raise ConnectionEnded
+        self._clear = False
         self._wire.attach(secured)
-        self._replace_transport(secured)
+        self.transport = secured
+        self._writer = asyncio.StreamWriter(secured, self, None, self.loop)
+        self._handler.closed(self.talk)
         self.talk = Talk(self.talk.peer)
         self._note_tls(secured)
         self._reset()
-
-    def _replace_transport(self, transport: asyncio.Transport) -> None:
-        self.transport = transport
-        self._writer = asyncio.StreamWriter(transport, self, None, self.loop)
+        self.machine.secured(
+            certificate=self.talk.certificate is not None,
+            bindable=self.talk.binding("tls-server-end-point") is not None,
+        )
+        self._handler.secured(self.talk)
 
     def _note_tls(self, transport: asyncio.BaseTransport) -> None:
         channel = transport.get_extra_info("ssl_object")
         if channel is None:
             return
-        self.talk.secure = True
-        self.talk.tls_name = f"{channel.version()} {(channel.cipher() or ('',))[0]}"
+        talk = self.talk
+        talk.secure = True
+        talk.tls_name = f"{channel.version()} {(channel.cipher() or ('',))[0]}"
+        if hasattr(channel, "peer_certificate"):
+            talk.certificate, talk.chain = channel.peer_certificate(), channel.peer_chain()
+            talk.binding = channel.channel_binding
+            return
         der = channel.getpeercert(binary_form=True)
-        try:
-            self.talk.certificate = x509.load_der_x509_certificate(der) if der else None
-        except ValueError:
-            # OpenSSL took it, our parser does not: a certificate that we cannot read is no certificate.
-            self.talk.certificate = None
-
-    async def smtp_NOOP(self, arg: str | None) -> None:
-        """RFC 5321 §4.1.1.9."""
-        await self.push(replies.OK)
-
-    async def smtp_RSET(self, arg: str | None) -> None:
-        """RFC 5321 §4.1.1.5."""
-        self._reset()
-        await self.push(replies.OK)
-
-    async def smtp_VRFY(self, arg: str | None) -> None:
-        """RFC 5321 §3.5.3: allowed to tell nothing."""
-        await self.push(replies.CANNOT_VERIFY)
-
-    async def smtp_HELP(self, arg: str | None) -> None:
-        """RFC 5321 §4.1.1.8."""
-        await self.push("214 2.0.0 RFC 5321")
-
-    async def smtp_QUIT(self, arg: str | None) -> None:
-        """RFC 5321 §4.1.1.10."""
-        await self.push(replies.BYE)
-        raise ConnectionEnded
+        # OpenSSL took it, our parser may not: a certificate that we cannot read is no certificate.
+        with contextlib.suppress(ValueError):
+            talk.certificate = x509.load_der_x509_certificate(der) if der else None
 
     # ---- login
 
-    def _mechanisms(self) -> list[str]:
-        return ["PLAIN", "LOGIN", *(["EXTERNAL"] if self.talk.certificate is not None else [])]
-
-    async def smtp_AUTH(self, arg: str | None) -> None:
-        """RFC 4954, under TLS only."""
-        if not self._handler.login_offered:
-            raise SmtpRefusal(replies.NOT_IMPLEMENTED)
-        if not self.talk.secure:
-            raise SmtpRefusal(replies.ENCRYPTION_REQUIRED)
-        if not self.talk.extended or self.transaction.sender is not None:
-            raise SmtpRefusal(replies.BAD_SEQUENCE)
-        if self.talk.account is not None:
-            raise SmtpRefusal(replies.ALREADY_LOGGED_IN)
-        words = (arg or "").split()
-        if not 1 <= len(words) <= 2:
-            raise SmtpRefusal(replies.syntax("AUTH mechanism [initial-response]"))
-        mechanism = words[0].upper()
-        if mechanism not in self._mechanisms():
-            raise SmtpRefusal(replies.UNKNOWN_MECHANISM)
-        initial = words[1] if len(words) == 2 else None
-        account = await self._login(mechanism, initial)
+    async def _log_in(self, mechanism: str, initial: str | None) -> None:
+        """RFC 4954: hold the conversation, have the claim checked."""
+        first = None if initial is None else _decoded(b"" if initial == "=" else initial.encode("ascii"))
+        loop = asyncio.get_running_loop()
+        conversation = sasl.converse(mechanism, first, verifiers=self._handler.verifier, bindings=self.talk.binding)
+        try:
+            account = await self._converse(conversation, loop)
+        except sasl.SaslError:
+            raise SmtpRefusal(replies.BAD_SYNTAX) from None
+        metrics.LOGINS.labels(mechanism, "refused" if account is None else "accepted").inc()
         if account is None:
+            if mechanism in ("OAUTHBEARER", "XOAUTH2"):
+                await self._response(sasl.bearer_failure())
             self.talk.login_failures += 1
-            closing = self.talk.login_failures >= self._limits.login_failures
-            raise SmtpRefusal(replies.TOO_MANY_ERRORS if closing else replies.LOGIN_REFUSED, closing=closing)
-        self.talk.account = account
+            if self.talk.login_failures >= self._limits.login_failures:
+                raise SmtpRefusal(replies.TOO_MANY_ERRORS, closing=True)
+            raise SmtpRefusal(replies.LOGIN_REFUSED)
+        self.talk.account, self.machine.logged_in = account, True
         await self.push(replies.LOGGED_IN)
 
-    async def _login(self, mechanism: str, initial: str | None) -> Account | None:
-        if mechanism == "EXTERNAL":
-            asked = (await self._answer(initial, b"")).decode("utf-8", "replace")
-            account = await self._handler.external(self.talk)
-            # RFC 4422 appendix A: an authorization identity may be asked for; only one's own is granted.
-            return account if account is None or not asked or asked.lower() == account.address else None
-        if mechanism == "LOGIN":
-            login = await self._answer(initial, b"Username:")
-            secret = await self._answer(None, b"Password:")
-        else:
-            fields = (await self._answer(initial, b"")).split(b"\0")
-            if len(fields) != 3:
-                raise SmtpRefusal(replies.BAD_SYNTAX)
-            asked_for, login, secret = fields
-            if asked_for and asked_for.lower() != login.lower():
-                return None
-        try:
-            return await self._handler.password(self.talk, login.decode("utf-8"), secret.decode("utf-8"))
-        except UnicodeDecodeError:
-            return None
+    async def _converse(self, conversation: sasl.Conversation, loop: asyncio.AbstractEventLoop) -> Account | None:
+        """One step at a time, in a thread: a step may read the store."""
+        response: bytes | None = None
+        while True:
+            challenge, claim = await loop.run_in_executor(None, _step, conversation, response)
+            if challenge is None:
+                return None if claim is None else await self._handler.claimed(self.talk, claim)
+            response = await self._response(challenge)
 
-    async def _answer(self, initial: str | None, challenge: bytes) -> bytes:
-        """The client's answer to a challenge, or its initial response (`=` is an empty one)."""
-        if initial is None:
-            await self.push(f"334 {base64.b64encode(challenge).decode('ascii')}")
-            try:
-                async with asyncio.timeout(self._limits.command_time):
-                    line = await self._wire.line(COMMAND_LIMIT)
-            except BadLine:
-                raise SmtpRefusal(replies.BAD_BASE64) from None
-            if line == b"*":
-                raise SmtpRefusal(replies.LOGIN_ABORTED)
-        else:
-            line = b"" if initial == "=" else initial.encode("ascii")
+    async def _response(self, challenge: bytes) -> bytes:
+        await self.push(f"334 {base64.b64encode(challenge).decode('ascii')}")
         try:
-            return base64.b64decode(line, validate=True)
-        except (binascii.Error, ValueError):
+            async with asyncio.timeout(self._limits.command_time):
+                line = await self._wire.line(LOGIN_LIMIT)
+        except BadLine:
             raise SmtpRefusal(replies.BAD_BASE64) from None
+        if line == b"*":
+            raise SmtpRefusal(replies.LOGIN_ABORTED)
+        return _decoded(line)
 
-    # ---- the mail transaction
+    # ---- the message
 
-    async def smtp_MAIL(self, arg: str | None) -> None:
-        """RFC 5321 §4.1.1.2, with SIZE (RFC 1870) and BODY (RFC 6152)."""
-        if not self.talk.greeted or self.transaction.sender is not None:
-            raise SmtpRefusal(replies.BAD_SEQUENCE)
-        if self._handler.login_offered and self.talk.account is None:
-            raise SmtpRefusal(replies.LOGIN_REQUIRED)
-        path, parameters = self._path("FROM:", arg)
-        size = parameters.pop("SIZE", "0") or ""
-        if not size.isdigit() or len(size) > 20:
-            raise SmtpRefusal(replies.BAD_SYNTAX)
-        if (parameters.pop("BODY", "7BIT") or "").upper() not in ("7BIT", "8BITMIME"):
-            raise SmtpRefusal(replies.BAD_SYNTAX)
-        if self._handler.login_offered:
-            # RFC 4954 §5: accepted once logged in; who submits is decided by the login, not by this.
-            parameters.pop("AUTH", None)
-        if parameters:
-            raise SmtpRefusal(replies.BAD_PARAMETER)
-        if int(size) > self._limits.size:
-            raise SmtpRefusal(replies.TOO_BIG)
-        try:
-            sender = grammar.address(path) if path else ""
-        except grammar.GrammarError:
-            raise SmtpRefusal(replies.BAD_SENDER) from None
-        await self._handler.mail(self.talk, self.transaction, sender)
-        self.transaction.sender = sender
-        await self.push(replies.SENDER_OK)
-
-    async def smtp_RCPT(self, arg: str | None) -> None:
-        """RFC 5321 §4.1.1.3. A repeated recipient is accepted once."""
-        if self.transaction.sender is None:
-            raise SmtpRefusal(replies.BAD_SEQUENCE)
-        path, parameters = self._path("TO:", arg)
-        if parameters:
-            raise SmtpRefusal(replies.BAD_PARAMETER)
-        try:
-            recipient = grammar.address(path)
-        except grammar.GrammarError:
-            raise SmtpRefusal(replies.BAD_ADDRESS) from None
-        if recipient not in self.transaction.recipients:
-            if len(self.transaction.recipients) >= self._limits.recipients:
-                raise SmtpRefusal(replies.TOO_MANY_RECIPIENTS)
-            account = await self._handler.recipient(self.talk, self.transaction, recipient)
-            self.transaction.recipients[recipient] = account
-        await self.push(replies.RECIPIENT_OK)
-
-    def _path(self, keyword: str, arg: str | None) -> tuple[str, dict[str, str | None]]:
-        try:
-            path, parameters = grammar.path_argument(keyword, arg or "")
-        except grammar.GrammarError:
-            raise SmtpRefusal(replies.syntax(f"{keyword}<address>")) from None
-        if parameters and not self.talk.extended:
-            raise SmtpRefusal(replies.BAD_PARAMETER)
-        return path, parameters
-
-    async def smtp_DATA(self, arg: str | None) -> None:
-        """RFC 5321 §4.1.1.4: one bounded block, then the handler's answer."""
-        if not self.transaction.recipients:
-            raise SmtpRefusal(replies.BAD_SEQUENCE)
-        if arg:
-            raise SmtpRefusal(replies.BAD_SYNTAX)
+    async def _take_data(self) -> None:
+        """RFC 5321 §4.1.1.4: a bounded block, in pieces, then the handler's answer."""
         await self.push(replies.START_DATA)
+        intake, decoder = Intake(self._setting.store, self._limits.size), DotDecoder()
+        heard, failure = 0, None
+        try:
+            async with asyncio.timeout(self._limits.data_time):
+                while not decoder.done:
+                    piece = await self._wire.some()
+                    heard += len(piece)
+                    if heard > self._limits.size * _HARD_FACTOR:
+                        raise ConnectionEnded
+                    failure = await _fed(intake, decoder.feed(piece), failure)
+            self._wire.push_back(decoder.rest)
+            await self._conclude(intake, failure)
+        finally:
+            intake.abort()
+
+    async def _take_chunk(self, step: TakeChunk) -> None:
+        """RFC 3030 §2."""
+        if self._chunks is None and step.refusal is None:
+            self._chunks = Intake(self._setting.store, self._limits.size)
+        left, failure = step.size, None
         async with asyncio.timeout(self._limits.data_time):
-            block = await self._wire.block(self._limits.size, self._limits.size * _HARD_FACTOR)
+            while left:
+                piece = await self._wire.some(min(left, 256 * 1024))
+                left -= len(piece)
+                if step.refusal is None and self._chunks is not None:
+                    failure = await _fed(self._chunks, piece, failure)
+        if step.refusal is not None or failure is not None:
+            self.machine.broken |= failure is not None
+            self._drop_chunks()
+            if step.last:
+                self._reset()
+            await self.push(step.refusal or replies.reply_for(failure or ConnectionEnded()))
+        elif not step.last:
+            await self.push(replies.OK)
+        elif self._chunks is not None:
+            intake, self._chunks = self._chunks, None
+            try:
+                await self._conclude(intake, None)
+            finally:
+                intake.abort()
+
+    async def _conclude(self, intake: Intake, failure: StoreError | None) -> None:
+        """The message is whole: refuse it, or have the handler take it."""
         transaction = self.transaction
         self._reset()
-        if block.too_big:
-            raise SmtpRefusal(replies.TOO_BIG)
-        check_lines(block.content)
-        check_header(block.content)
-        await self.push(await self._handler.message(self.talk, transaction, block.content))
+        if failure is not None:
+            raise failure
+        intake.scan.finish()
+        refusal = replies.TOO_BIG if intake.too_big else self._fault(intake.scan, transaction.options.body)
+        if refusal is not None:
+            raise SmtpRefusal(refusal)
+        received = await intake.finish()
+        try:
+            with metrics.ACCEPTING.labels(self._handler.service).time():
+                reply = await self._handler.message(self.talk, transaction, received)
+        finally:
+            if received.stored is not None:
+                await asyncio.to_thread(received.discard, self._setting.store)
+        metrics.ACCEPTED.labels(self._handler.service).inc()
+        metrics.ACCEPTED_OCTETS.labels(self._handler.service).inc(received.size)
+        await self.push(reply)
+
+    def _fault(self, scan: Scan, body: Body) -> Reply | None:
+        """What another server could read differently (SMTP smuggling), or what costs too much to read."""
+        if body is not Body.BINARY and (scan.bare or scan.null):
+            return replies.BAD_LINE_ENDS
+        if scan.long_header:
+            return replies.LONG_HEADER
+        if body is not Body.BINARY and scan.long_line and not self._handler.repairs:
+            return replies.LONG_LINES
+        return None
 
 
-def check_lines(content: bytes) -> None:
-    """Refuse what another server could read differently: bare CR, bare LF, NUL, over-long lines (SMTP smuggling)."""
-    if not content.count(b"\r\n") == content.count(b"\n") == content.count(b"\r") or b"\0" in content:
-        raise SmtpRefusal(replies.BAD_LINE_ENDS)
-    position = 0
-    while position < len(content):
-        end = content.rfind(b"\n", position, position + LINE_LIMIT + 2)
-        if end < 0:
-            raise SmtpRefusal(replies.LONG_LINES)
-        position = end + 1
+class _Prefilled(ssl.SSLContext):
+    """A context whose next connection begins with octets already read: those after a PROXY header, or of a client that
+    spoke TLS before we stopped reading."""
+
+    early: bytes
+    _real: ssl.SSLContext
+
+    def __new__(cls, real: ssl.SSLContext) -> _Prefilled:
+        """Round `real`, which does all the work."""
+        context = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
+        context._real, context.early = real, b""
+        return context
+
+    def __init__(self, real: ssl.SSLContext) -> None:
+        """Nothing more: see `__new__`."""
+
+    def wrap_bio(self, incoming: Any, *args: Any, **kwargs: Any) -> Any:
+        """What asyncio and uvloop call once, at the start of the handshake."""
+        if self.early:
+            incoming.write(self.early)
+        return self._real.wrap_bio(incoming, *args, **kwargs)
 
 
-def check_header(content: bytes) -> None:
-    """Refuse a header that costs too much to read."""
-    end, _ = mime.header_end(content)
-    if end > HEADER_LIMIT or content.count(b"\n", 0, end) > HEADER_LINES:
-        raise SmtpRefusal(replies.LONG_HEADER)
+def _step(conversation: sasl.Conversation, response: bytes | None) -> tuple[bytes | None, sasl.Claim | None]:
+    """(challenge, None), or (None, claim) at the end."""
+    try:
+        return (next(conversation) if response is None else conversation.send(response)), None
+    except StopIteration as end:
+        return None, end.value
+
+
+def _decoded(line: bytes) -> bytes:
+    try:
+        return base64.b64decode(line, validate=True)
+    except (binascii.Error, ValueError):
+        raise SmtpRefusal(replies.BAD_BASE64) from None
+
+
+async def _fed(intake: Intake, piece: bytes, failure: StoreError | None) -> StoreError | None:
+    """Feed a piece; a store that fails is told at the end of the block, which must be heard whole all the same."""
+    if failure is None and piece:
+        try:
+            await intake.feed(piece)
+        except StoreError as error:
+            intake.abort()
+            return error
+    return failure

@@ -1,12 +1,13 @@
 """Submission (ports 465 and 587): what a login of ours may send, and to whom (DESIGN, journey steps 1, 2, 4).
 
 Invariants: 250 is said only once the store has committed message, recipients, deposits and audit together; a refused
-message leaves an audit line and nothing else; the login, MAIL FROM and From are one and the same mailbox; every
-recipient is a mailbox here or in a domain of the white list in force.
+message leaves an audit line and nothing else; MAIL FROM, From, Sender and Reply-To are the login's own mailbox or one that
+was delegated to it; every recipient is a mailbox here or in a domain of the white list in force.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 from collections.abc import Mapping
@@ -15,9 +16,22 @@ from datetime import datetime
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from mailstore import Acceptance, Account, Direction, Event, LocalDelivery, NewDeposit
+from ihe.ins import is_valid_matricule
+from mailstore import (
+    Acceptance,
+    Account,
+    Content,
+    Direction,
+    Event,
+    LocalDelivery,
+    NewDeposit,
+    OutgoingCopy,
+    ScramVerifier,
+)
 from proxy.model import Protected, Refusal
-from smtp import fields, grammar, replies
+from smtp import fields, grammar, labels, mdn, metrics, notices, receipts, replies, sasl
+from smtp.content import Budget, Received, is_enveloped
+from smtp.machine import ALL_LOGINS
 from smtp.replies import Reply, SmtpRefusal
 from smtp.services import Services, in_thread
 from smtp.shell import Talk, Transaction
@@ -27,34 +41,82 @@ from trustspace import Freshness, Usage
 class Submission:
     """The handler of both submission ports."""
 
-    login_offered = True
+    service = "submission"
+    repairs = True
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._budget = Budget(services.limits.memory)
+        without = set() if services.bearer is not None else {"OAUTHBEARER", "XOAUTH2"}
+        self.logins = tuple(one for one in ALL_LOGINS if one not in without)
 
-    async def password(self, talk: Talk, login: str, secret: str) -> Account | None:
-        """Check a password; every failure is audited."""
-        now = self._services.clock()
+    # ---- who are you
+
+    def secured(self, talk: Talk) -> None:
+        """Anybody may try to log in."""
+
+    def closed(self, talk: Talk) -> None:
+        """Nothing is held for a connection."""
+
+    def verifier(self, login: str) -> ScramVerifier:
+        """The SCRAM verifier of a login; a decoy for a login unknown, closed, or without password."""
+        store = self._services.store
+        try:
+            address = grammar.address(login)
+        except grammar.GrammarError:
+            return store.decoy_scram(login)
+        return store.scram(address) or store.decoy_scram(address)
+
+    async def claimed(self, talk: Talk, claim: sasl.Claim) -> Account | None:
+        """The account that a SASL claim speaks for; every failure is audited."""
+        match claim:
+            case sasl.Password(login, secret):
+                return await self._password(talk, login, secret)
+            case sasl.External(asked):
+                return await self._external(talk, asked)
+            case sasl.Bearer(login, token):
+                return await self._bearer(talk, login, token)
+            case sasl.Proven(login):
+                account = await in_thread(self._services.store.find_account, login.lower())
+                return await self._logged_in(talk, account, "scram", login)
+
+    async def _password(self, talk: Talk, login: str, secret: str) -> Account | None:
         try:
             address = grammar.address(login)
         except grammar.GrammarError:
             return None
-        account = await in_thread(self._services.store.authenticate, address, secret, now)
+        account = await in_thread(self._services.store.authenticate, address, secret, self._services.clock())
         return await self._logged_in(talk, account, "password", address)
 
-    async def external(self, talk: Talk) -> Account | None:
+    async def _external(self, talk: Talk, asked: str) -> Account | None:
         """Find the account of a client certificate: by its key, once its path and revocation are checked."""
         if talk.certificate is None:
             return None
         key = talk.certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         dn = talk.certificate.subject.rfc4514_string()
         checker = self._services.trust.path_checker(Usage.TLS_CLIENT)
-        verdict = await in_thread(checker, talk.certificate, (), self._services.clock())
+        verdict = await in_thread(checker, talk.certificate, talk.chain, self._services.clock())
         if not verdict.trusted:
             await self._audit("login.refused", {"method": "certificate", "dn": dn, "reason": verdict.reason})
             return None
         account = await in_thread(self._services.store.account_for_client_key, hashlib.sha256(key).digest())
+        if account is not None and asked not in ("", account.address):
+            account = None  # RFC 4422 appendix A: only one's own identity is granted
         return await self._logged_in(talk, account, "certificate", dn)
+
+    async def _bearer(self, talk: Talk, login: str, token: str) -> Account | None:
+        """The mailbox named, when the token speaks for its holder (mssante.md §3.2)."""
+        services = self._services
+        if services.bearer is None:
+            return None
+        try:
+            address = grammar.address(login)
+            account = await in_thread(services.bearer, address, token, services.clock())
+        except services.bearer_away:
+            raise SmtpRefusal(replies.LOGIN_UNSURE) from None
+        except grammar.GrammarError:
+            return await self._logged_in(talk, None, "bearer", login[:254])
+        return await self._logged_in(talk, account, "bearer", address)
 
     async def _logged_in(self, talk: Talk, account: Account | None, method: str, name: str) -> Account | None:
         if account is not None and account.active:
@@ -62,19 +124,28 @@ class Submission:
         await self._audit("login.refused", {"method": method, "name": name, "peer": talk.peer})
         return None
 
+    # ---- the envelope
+
     async def mail(self, talk: Talk, transaction: Transaction, sender: str) -> None:
-        """MAIL FROM is the login's own address; the null sender is left to receipts and checked with the message."""
-        account = _owner(talk)
-        if sender not in ("", account.address):
-            raise await self._refused(talk, replies.SENDER_NOT_OWNED, {"mail_from": sender})
+        """MAIL FROM is the login's own address or a delegation's; the null sender is left to receipts and checked with
+        the message."""
+        account, store = _owner(talk), self._services.store
         # A session may last for hours: a mailbox closed meanwhile sends no more.
-        current = await in_thread(self._services.store.find_account, account.address)
+        current = await in_thread(store.find_account, account.address)
         if current is None or current.id != account.id or not current.active:
             raise await self._refused(talk, replies.CLOSED_MAILBOX, {"mail_from": sender})
+        if sender not in ("", account.address) and sender not in await in_thread(store.may_send_as, account.id):
+            raise await self._refused(talk, replies.SENDER_NOT_OWNED, {"mail_from": sender})
 
     async def recipient(self, talk: Talk, transaction: Transaction, recipient: str) -> Account | None:
         """A mailbox here, or an address in a domain of the trust space (patients' included)."""
-        domain = grammar.domain_of(recipient)
+        domain, rules = grammar.domain_of(recipient), self._services.rules
+        if domain in rules.patient_domains:
+            # ECO.2.2.6: a patient's address is made of a qualified INS, and of nothing else.
+            if not is_valid_matricule(recipient.partition("@")[0].upper()):
+                raise await self._refused(talk, replies.BAD_PATIENT, {"recipient": "@" + domain})
+            if transaction.options.size > rules.patient_size:
+                raise await self._refused(talk, replies.TOO_BIG_FOR_PATIENT, {"recipient": "@" + domain})
         if domain in self._services.local_domains:
             account = await in_thread(self._services.store.find_account, recipient)
             if account is None:
@@ -92,58 +163,213 @@ class Submission:
         known = replies.OUTSIDE_TRUST_SPACE
         return Reply(known.code, known.enhanced, f"{domain} : {known.text_fr}", f"{domain}: {known.text_en}")
 
-    async def message(self, talk: Talk, transaction: Transaction, content: bytes) -> Reply:
+    # ---- the message
+
+    async def message(self, talk: Talk, transaction: Transaction, received: Received) -> Reply:
         """Protect, plan, accept: the 250 comes after the commit."""
-        services, account, now = self._services, _owner(talk), self._services.clock()
-        if not fields.author_is(content, account.address):
-            raise await self._refused(talk, replies.FROM_MISMATCH, {}, fields.message_id(content) or "")
-        if transaction.sender == "" and not fields.is_notification(content):
-            raise await self._refused(
-                talk, replies.SENDER_NOT_OWNED, {"mail_from": "<>"}, fields.message_id(content) or ""
-            )
-        identifier = secrets.token_hex(10)
-        raw, message_id = fields.completed(
-            fields.cleaned(content, keep_send_code=True), identifier=identifier, hostname=services.hostname, at=now
-        )
-        recipients = tuple(transaction.recipients)
+        services, account = self._services, _owner(talk)
+        await self._check(talk, transaction, received)
         handed_over = Acceptance(
             direction=Direction.SUBMISSION,
             principal=account.address,
             mail_from=transaction.sender or "",
-            recipients=recipients,
-            message_id=message_id,
-            received=content,
+            recipients=tuple(transaction.recipients),
+            message_id=fields.message_id(received.header) or "",
+            received=received.content,
         )
         # A gateway that lost our 250 repeats itself: its send code may have been used up by the first time.
         before = await in_thread(services.store.accepted_before, handed_over)
         if before is not None:
             return replies.accepted(before.submission_id)
-        protected = await in_thread(services.protector.protect, raw, sender=account, recipients=recipients, at=now)
-        if isinstance(protected, Refusal):
-            reply = Reply(protected.code, protected.enhanced, protected.text_fr, protected.text_en)
-            raise await self._refused(talk, reply, {}, message_id, protected.events)
-        deposits: tuple[NewDeposit, ...] = ()
-        if protected.clear:
-            deposits = await in_thread(services.planner.plan, protected.clear, sender=account, at=now)
+        async with self._budget.of(received.size):
+            accepted = await self._protected(talk, transaction, received, handed_over)
+        return replies.accepted(accepted)
+
+    async def _check(self, talk: Talk, transaction: Transaction, received: Received) -> None:
+        """What the header may say (the body is the proxy's business)."""
+        services, account, header = self._services, _owner(talk), received.header
+        message_id = fields.message_id(header) or ""
+        allowed = {account.address, *await in_thread(services.store.may_send_as, account.id)}
+        if not fields.authors_are(header, allowed):
+            raise await self._refused(talk, replies.FROM_MISMATCH, {}, message_id)
+        if transaction.sender == "" and not fields.is_notification(header):
+            raise await self._refused(talk, replies.SENDER_NOT_OWNED, {"mail_from": "<>"}, message_id)
+        if fields.count_received(header) > services.limits.received_fields:
+            raise await self._refused(talk, replies.LOOP, {}, message_id)
+        if not fields.mes_is_fit(header):
+            raise await self._refused(talk, replies.BAD_MES, {}, message_id)
+        to_patient = any(grammar.domain_of(one) in services.rules.patient_domains for one in transaction.recipients)
+        if to_patient and received.size > services.rules.patient_size:
+            raise await self._refused(talk, replies.TOO_BIG_FOR_PATIENT, {}, message_id)
+
+    def _completed(self, header: bytes, account: Account, identifier: str, now: datetime) -> tuple[bytes, str]:
+        """The header that leaves, and its Message-ID: ours removed, what is missing added (RFC 6409 §8, ECO.2.2.7)."""
+        services = self._services
+        cleaned = fields.cleaned(header, keep_send_code=True)
+        completed, message_id = fields.completed(
+            cleaned, identifier=identifier, hostname=services.hostname, at=now, nil=services.rules.nil
+        )
+        return labels.with_from_label(completed, account, services.directory), message_id
+
+    async def _protected(
+        self, talk: Talk, transaction: Transaction, received: Received, handed_over: Acceptance
+    ) -> str:
+        services, account, now = self._services, _owner(talk), self._services.clock()
+        identifier = secrets.token_hex(10)
+        header, message_id = await in_thread(self._completed, received.header, account, identifier, now)
+        # An envelope is let through as it is: a large one is never held in memory.
+        if received.stored is not None and await in_thread(is_enveloped, received, services.store):
+            protected: Protected | None = None
+            events: tuple[Event, ...] = (Event("message.encrypted_by_sender"),)
+            deposits: tuple[NewDeposit, ...] = ()
+        else:
+            raw = await in_thread(self._fit, received, header, transaction)
+            protected = await self._protect(talk, transaction, raw, message_id)
+            events, deposits = protected.events, ()
+            if protected.clear:
+                protected = await in_thread(self._labelled, protected)
+                deposits = await in_thread(services.planner.plan, protected.clear, sender=account, at=now)
         trace = fields.received(
             peer="",
             greeted="submission",
             hostname=services.hostname,
-            protocol="ESMTPSA",
+            protocol="UTF8SMTPSA" if transaction.options.utf8 else "ESMTPSA",
             identifier=identifier,
             tls=talk.tls_name,
             at=now,
         )
         acceptance = replace(
             handed_over,
-            local=_local_copies(protected, transaction.recipients, services.hostname, trace, transaction.sender or ""),
-            outgoing=protected.copies,
+            message_id=message_id,
+            local=await in_thread(self._local, protected, received, header, transaction, trace),
+            outgoing=await in_thread(self._outgoing, protected, received, header, transaction, account, now),
             deposits=deposits,
-            events=(Event("submission.accepted", {"principal": account.address, "peer": talk.peer}), *protected.events),
+            events=(Event("submission.accepted", {"principal": account.address, "peer": talk.peer}), *events),
+            receipts=receipts.wanted(header, transaction, services.rules.receipt_deadline, now),
         )
         _check_complete(acceptance)
+        if protected is not None and protected.confirmation:
+            content = fields.delivered(
+                protected.confirmation, hostname=services.hostname, results=("auth=pass",), trace=trace, mail_from=""
+            )
+            told = LocalDelivery(account.id, account.address, content)
+            acceptance = replace(acceptance, local=(*acceptance.local, told))
         accepted = await in_thread(services.store.accept, acceptance, now)
-        return replies.accepted(accepted.submission_id)
+        if not accepted.duplicate:
+            await in_thread(self._tell, transaction, received, header, accepted.submission_id, message_id, now)
+        return accepted.submission_id
+
+    def _fit(self, received: Received, header: bytes, transaction: Transaction) -> bytes:
+        """The whole message, its binary parts and over-long lines re-encoded. Raises SmtpRefusal when that cannot be."""
+        raw = received.rebuilt(self._services.store, header) if received.stored is None else b""
+        if not isinstance(raw, bytes) or not raw:
+            raw = header + received.whole(self._services.store)[len(received.header) :]
+        try:
+            return fields.fit_lines(raw)
+        except ValueError:
+            raise SmtpRefusal(replies.NO_CONVERSION) from None
+
+    async def _protect(self, talk: Talk, transaction: Transaction, raw: bytes, message_id: str) -> Protected:
+        services, account = self._services, _owner(talk)
+        answer = await in_thread(
+            services.protector.protect,
+            raw,
+            sender=account,
+            recipients=tuple(transaction.recipients),
+            at=services.clock(),
+            peer=talk.peer,
+        )
+        if isinstance(answer, Refusal):
+            await asyncio.sleep(answer.delay)  # a wrong send code is answered more and more slowly
+            reply = Reply(answer.code, answer.enhanced, answer.text_fr, answer.text_en)
+            raise await self._refused(talk, reply, {}, message_id, answer.events)
+        return answer
+
+    def _labelled(self, protected: Protected) -> Protected:
+        """X-MSS-CODECDA and X-MSS-INS from the documents found, on every copy that has none (ECO.2.4.1, ECO.2.4.2)."""
+        found = self._services.planner.labels(protected.clear)
+        if not found:
+            return protected
+        local = {name: labels.with_missing(content, found) for name, content in protected.local.items()}
+        copies = tuple(
+            replace(copy, content=labels.with_missing(copy.content, found)) if isinstance(copy.content, bytes) else copy
+            for copy in protected.copies
+        )
+        return replace(protected, local=local, copies=copies)
+
+    def _local(
+        self,
+        protected: Protected | None,
+        received: Received,
+        header: bytes,
+        transaction: Transaction,
+        trace: str,
+    ) -> tuple[LocalDelivery, ...]:
+        """Copies for mailboxes here. Their content passes `delivered`, as if it had come from outside."""
+        mail_from = transaction.sender or ""
+        results = ("auth=pass smtp.mailfrom=" + (mail_from or "null"),)
+
+        def on_top(content: bytes) -> bytes:
+            return fields.delivered(
+                content, hostname=self._services.hostname, results=results, trace=trace, mail_from=mail_from
+            )
+
+        found = []
+        for address, account in transaction.recipients.items():
+            if account is None:
+                continue
+            content: Content = (
+                received.rebuilt(self._services.store, on_top(header))
+                if protected is None
+                else on_top(protected.local[address])
+            )
+            found.append(LocalDelivery(account.id, address, content))
+        return tuple(found)
+
+    def _outgoing(
+        self,
+        protected: Protected | None,
+        received: Received,
+        header: bytes,
+        transaction: Transaction,
+        account: Account,
+        now: datetime,
+    ) -> tuple[OutgoingCopy, ...]:
+        """What leaves: signed for our domain when we have keys, a copy for each set of options of the envelope."""
+        if protected is None:
+            away = tuple(one for one, local in transaction.recipients.items() if local is None)
+            clean = fields.cleaned(header, keep_send_code=False)
+            copies: tuple[OutgoingCopy, ...] = ()
+            if away:
+                copies = (OutgoingCopy(away, received.rebuilt(self._services.store, clean)),)
+        else:
+            copies = protected.copies
+        domain, signer = grammar.domain_of(account.address), self._services.dkim_signer
+        found = []
+        for copy in copies:
+            content = copy.content
+            if signer is not None and isinstance(content, bytes):
+                content = b"".join(signer.fields(content, domain, now)) + content
+            found += notices.by_options(replace(copy, content=content), transaction)
+        return tuple(found)
+
+    def _tell(
+        self,
+        transaction: Transaction,
+        received: Received,
+        header: bytes,
+        submission_id: str,
+        message_id: str,
+        now: datetime,
+    ) -> None:
+        """After the commit: "delivered" notices for mailboxes here, and what a receipt among us answers. A crash before
+        loses a courtesy, never a message."""
+        try:
+            done = [one for one, account in transaction.recipients.items() if account is not None]
+            notices.tell_delivered(self._services, transaction, done, header, submission_id, message_id, now)
+            mdn.correlate(self._services.store, received, transaction.sender or "", now)
+        except Exception as error:
+            replies.reply_for(error)
 
     async def _refused(
         self,
@@ -165,6 +391,7 @@ class Submission:
         return SmtpRefusal(reply)
 
     async def _audit(self, name: str, detail: Mapping[str, str]) -> None:
+        metrics.LOGINS.labels(detail.get("method", ""), "audited").inc()
         at: datetime = self._services.clock()
         await in_thread(self._services.store.record, (Event(name, detail),), at=at)
 
@@ -173,24 +400,6 @@ def _owner(talk: Talk) -> Account:
     if talk.account is None:
         raise SmtpRefusal(replies.LOGIN_REQUIRED)
     return talk.account
-
-
-def _local_copies(
-    protected: Protected, recipients: Mapping[str, Account | None], hostname: str, trace: str, mail_from: str
-) -> tuple[LocalDelivery, ...]:
-    """Copies for mailboxes here. Their content passes `delivered`, as if it had come from outside."""
-    results = ("auth=pass smtp.mailfrom=" + (mail_from or "null"),)
-    return tuple(
-        LocalDelivery(
-            account.id,
-            address,
-            fields.delivered(
-                protected.local[address], hostname=hostname, results=results, trace=trace, mail_from=mail_from
-            ),
-        )
-        for address, account in recipients.items()
-        if account is not None
-    )
 
 
 def _check_complete(acceptance: Acceptance) -> None:

@@ -1,17 +1,14 @@
-"""The receiving side of a server connection: bytes that came in, read as lines or as a DATA block.
+"""The receiving side of a server connection: bytes that came in, read as command lines or as pieces of a message.
 
-Invariants: what is buffered is bounded (the transport is paused above `HIGH`); a command ends with CRLF and nothing
-else; the only end of DATA is CRLF "." CRLF (RFC 5321 §4.1.1.4), whatever the chunks it came in; octets after the end
-stay for the next command. Nothing here interprets or logs content.
+Invariants: what is buffered is bounded (the transport is paused above `HIGH`); a command ends with CRLF and nothing else.
+Nothing here interprets or logs content.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 
 HIGH = 256 * 1024
-_END = b"\r\n.\r\n"
 
 
 class ConnectionEnded(Exception):
@@ -24,14 +21,6 @@ class BadLine(Exception):
     def __init__(self, *, too_long: bool) -> None:
         super().__init__("too long" if too_long else "bad line end")
         self.too_long = too_long
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """What came after DATA: the message without dot-stuffing, or why it cannot be taken."""
-
-    content: bytes
-    too_big: bool
 
 
 class Wire:
@@ -87,35 +76,19 @@ class Wire:
             raise BadLine(too_long=False)
         return line[:-2]
 
-    async def block(self, limit: int, hard_limit: int) -> Block:
-        """The message after a 354, at most `limit` octets on the wire; above it, what follows is read and thrown away.
-
-        Raises ConnectionEnded when the peer leaves before the end, or sends more than `hard_limit` octets.
-        """
-        kept = bytearray(b"\r\n")  # the CRLF of the DATA command itself: a lone dot may be the first line
-        size = 0
-        too_big = False
-        while True:
-            start = max(0, len(kept) - len(_END) + 1)
-            fresh = self._take(len(self._buffer))
-            kept += fresh
-            at = kept.find(_END, start)
-            if at >= 0:
-                self._buffer[:0] = kept[at + len(_END) :]
-                size += at + 2 - (len(kept) - len(fresh))
-                del kept[at + 2 :]
-                break
-            size += len(fresh)
-            if size > hard_limit:
-                raise ConnectionEnded
-            if size > limit:
-                too_big = True
-                del kept[: -len(_END)]
+    async def some(self, limit: int = HIGH) -> bytes:
+        """What has come, at least one octet and at most `limit`. Raises ConnectionEnded."""
+        while not self._buffer:
             await self._more()
-        if too_big or size > limit:
-            return Block(b"", True)
-        # Every line that begins with a dot loses it (RFC 5321 §4.5.2); the first CRLF is the one added above.
-        return Block(bytes(kept.replace(b"\r\n.", b"\r\n")[2:]), False)
+        return self._take(min(limit, len(self._buffer)))
+
+    def take_all(self) -> bytes:
+        """What has come and was not read, without waiting."""
+        return self._take(len(self._buffer))
+
+    def push_back(self, data: bytes) -> None:
+        """Octets read too far: the next reader begins with them."""
+        self._buffer[:0] = data
 
     def _take(self, count: int) -> bytes:
         taken = bytes(self._buffer[:count])

@@ -3,10 +3,32 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
 import structlog
+
+from tests.postgres import PrivatePostgres, programs
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--token-minutes", default="0", help="Minutes of the concurrency test of PKCS#11 tokens; 0: seconds."
+    )
+
+
+@pytest.fixture(scope="session")
+def private_postgres() -> Iterator[PrivatePostgres]:
+    """A PostgreSQL of the test run. Without its programs the run fails, unless told to do without."""
+    found = programs()
+    if found is None:
+        if os.environ.get("CADUCEE_WITHOUT_POSTGRESQL"):
+            pytest.skip("PostgreSQL is not installed, and CADUCEE_WITHOUT_POSTGRESQL is set")
+        pytest.fail("PostgreSQL is not installed: bin/test installs it on Debian; CADUCEE_WITHOUT_POSTGRESQL=1 skips")
+    server = PrivatePostgres(found)
+    yield server
+    server.stop()
 
 
 @pytest.fixture(autouse=True)

@@ -1,11 +1,11 @@
 """Certificate paths: may this certificate be trusted, now, for this usage? pyhanko-certvalidator behind one door.
 
 Invariants: trust roots are explicit, always (the library falls back to the system's store without them); revocation is
-required for every certificate below the root (mode `require`: under soft-fail a revoked certificate can pass);
-nothing is fetched from the network here; what our own CRL index (revocation.py) has established is handed to the
-library as an assertion, and whatever it could not establish the library must find by itself; a bad certificate gives
-a verdict, never an exception. What a peer sends along is used only when our own intermediates do not name the issuer,
-and is bounded.
+required for every certificate below the root (mode `require`: under soft-fail a revoked certificate can pass); the
+library never fetches; what our own CRL index (revocation.py) or a verified OCSP answer (ocsp.py) has established is
+handed to the library as an assertion, and whatever they could not establish the library must find by itself in the
+same CRLs; a bad certificate gives a verdict, never an exception. What a peer sends along is used only when our own
+intermediates do not name the issuer, and is bounded; what is fetched (online.py) comes last.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from asn1crypto import crl as asn1_crl
 from asn1crypto import x509 as asn1_x509
@@ -35,25 +36,58 @@ from pyhanko_certvalidator.registry import CertificateRegistry
 from pyhanko_certvalidator.revinfo.archival import process_legacy_crl_input
 from pyhanko_certvalidator.revinfo.manager import RevinfoManager
 
-from trustspace.revocation import RevocationIndex, Status, issued_by
+from trustspace.dn import DistinguishedName, from_x509
+from trustspace.ocsp import read_answer
+from trustspace.revocation import Finding, RevocationIndex, Status, issued_by, signs
 from trustspace.verdict import Anchors, PathReason, PathVerdict, Usage, suits
 
 MAX_SUPPLIED = 4
 """Certificates taken from a peer's chain: path building over same-named certificates grows like a factorial."""
 _MAX_CACHED = 4096
 _CACHE_FOR = timedelta(seconds=60)
+_MAX_DETAIL = 300
+
+_REASONS: tuple[tuple[type[PathValidationError], PathReason], ...] = (
+    (RevokedError, PathReason.REVOKED),
+    (ExpiredError, PathReason.EXPIRED),
+    (NotYetValidError, PathReason.NOT_YET_VALID),
+    (InsufficientRevinfoError, PathReason.REVOCATION_UNKNOWN),
+    (PathValidationError, PathReason.UNTRUSTED),
+)
+
+_Pairs = list[tuple[x509.Certificate, x509.Certificate]]
+
+
+class Online(Protocol):
+    """What may be asked of the network when nothing at hand answers; both are bounded in time and never raise."""
+
+    def issuers(self, certificate: x509.Certificate, anchors: Anchors) -> Sequence[x509.Certificate]:
+        """Certificates that may be the issuers', from the AIA of `certificate`, nearest first."""
+
+    def revocation(self, certificate: x509.Certificate, issuer: x509.Certificate, at: datetime) -> Finding:
+        """The status of a certificate whose issuer is established."""
 
 
 class PathValidator:
-    """Checks paths against one set of anchors and CRLs, parsed once. Synchronous, thread safe, usable inside a loop."""
+    """Checks paths against one set of anchors and CRLs, parsed once. Synchronous, thread safe, usable inside a loop.
 
-    def __init__(self, anchors: Anchors, crls: Sequence[x509.CertificateRevocationList]) -> None:
-        """`crls` are taken as they are; each is verified against its issuer at every check."""
+    Inside a running loop, without `online` only: the network would hold the loop up.
+    """
+
+    def __init__(
+        self,
+        anchors: Anchors,
+        crls: Sequence[x509.CertificateRevocationList],
+        *,
+        index: RevocationIndex | None = None,
+        online: Online | None = None,
+    ) -> None:
+        """`crls` are taken as they are; each is verified against its issuer at every check. `index` is theirs."""
         self.anchors = anchors
-        self._roots = [_asn1(root) for root in anchors.roots]
-        self.index = RevocationIndex(crls)
-        self._crls = [asn1_crl.CertificateList.load(crl.public_bytes(Encoding.DER)) for crl in crls]
-        self._next_updates = {crl.issuer: crl.next_update_utc for crl in crls if crl.next_update_utc is not None}
+        self.index = index or RevocationIndex(crls)
+        self._online = online
+        self._own = {one: _asn1(one) for one in (*anchors.roots, *anchors.intermediates)}
+        self._crls = [(crl, asn1_crl.CertificateList.load(crl.public_bytes(Encoding.DER))) for crl in crls]
         self._cache: OrderedDict[tuple[bytes, Usage, bool], tuple[datetime, PathVerdict]] = OrderedDict()
         self._lock = threading.Lock()
         self._library = threading.Lock()
@@ -66,17 +100,19 @@ class PathValidator:
         at: datetime,
         usage: Usage,
         revocation: bool = True,
+        stapled: bytes | None = None,
     ) -> PathVerdict:
         """The verdict on `certificate` at `at` (aware). Never raises for a bad certificate.
 
-        `supplied` are certificates sent by the peer. `revocation=False` is for the list signer's own time only,
-        whose revocation is looked at apart (whitelist.py).
+        `supplied` are certificates sent by the peer, `stapled` an OCSP response (DER) it sent about its own.
+        `revocation=False` is for the list signer's own time only, whose revocation is looked at apart (whitelist.py).
         """
         key = (certificate.fingerprint(hashes.SHA256()), usage, revocation)
         cached = self._cached(key, at)
-        if cached is not None:
+        # A staple may tell of a revocation that we do not know yet.
+        if cached is not None and stapled is None:
             return cached
-        verdict = self._check(certificate, supplied, at.astimezone(UTC), usage, revocation)
+        verdict = self._check(certificate, supplied, at.astimezone(UTC), usage, revocation, stapled)
         if verdict.trusted:
             with self._lock:
                 self._cache[key] = (at, verdict)
@@ -98,54 +134,110 @@ class PathValidator:
         at: datetime,
         usage: Usage,
         revocation: bool,
+        stapled: bytes | None = None,
     ) -> PathVerdict:
         subject = _subject(certificate)
         try:
-            early = self._early_refusal(certificate, at, usage)
+            early = _early_refusal(certificate, at, usage)
             if early is not None:
                 return PathVerdict(False, early, subject)
             others = self._others(certificate, supplied)
-            chain = self._chain(certificate, others)
-            unrevoked: list[x509.Certificate] = []
-            if revocation:
-                for element, issuer in chain:
-                    status = self.index.status(element, issuer, at)
-                    if status is Status.REVOKED:
-                        return PathVerdict(False, PathReason.REVOKED, _subject(element))
-                    if status is Status.GOOD:
-                        unrevoked.append(element)
-            # The library takes an assertion on the leaf for the whole path: all or nothing.
-            asserted = unrevoked if chain and len(unrevoked) == len(chain) else []
-            # asn1crypto parses lazily, in place: two threads must not read the shared roots and CRLs at once.
-            with self._library:
-                context = self._context(others, asserted, at, revocation)
-                path = _run(CertificateValidator(_asn1(certificate), validation_context=context).async_validate_path())
-                elements = [asn1_to_certificate(element) for element in path]
-        except RevokedError as error:
-            return PathVerdict(False, PathReason.REVOKED, _failing(error, subject))
-        except ExpiredError as error:
-            return PathVerdict(False, PathReason.EXPIRED, _failing(error, subject))
-        except NotYetValidError as error:
-            return PathVerdict(False, PathReason.NOT_YET_VALID, _failing(error, subject))
-        except InsufficientRevinfoError as error:
-            return PathVerdict(False, PathReason.REVOCATION_UNKNOWN, _failing(error, subject))
-        except PathValidationError as error:
-            return PathVerdict(False, PathReason.UNTRUSTED, _failing(error, subject))
-        except Exception:
-            # Path not built, a malformed extension, a name that does not decode: the library raises many types.
-            return PathVerdict(False, PathReason.UNTRUSTED, subject)
-        return self._positive(elements, at)
+            pairs = self._chain(certificate, others)
+            if not pairs and self._online is not None:
+                others = (*others, *self._online.issuers(certificate, self.anchors)[:MAX_SUPPLIED])
+                pairs = self._chain(certificate, others)
+            findings = [
+                self._finding(*pair, at, stapled if n == 0 else None) for n, pair in enumerate(pairs) if revocation
+            ]
+            chain = (subject, *(_subject(issuer) for _, issuer in pairs))
+            evidence = tuple(finding.source or "-" for finding in findings)
+            for (element, _), finding in zip(pairs, findings, strict=False):
+                if finding.status is Status.REVOKED:
+                    refused = PathReason.REVOKED
+                    return PathVerdict(False, refused, _subject(element), None, finding.source, chain, evidence)
+            verdict = self._by_library(certificate, others, pairs, findings, at, revocation)
+        except Exception as error:
+            # A malformed extension, a name that does not decode: the libraries raise many types.
+            return PathVerdict(False, PathReason.UNTRUSTED, subject, None, type(error).__name__)
+        return replace(verdict, chain=verdict.chain or chain, evidence=evidence)
 
-    @staticmethod
-    def _early_refusal(certificate: x509.Certificate, at: datetime, usage: Usage) -> PathReason | None:
-        """What the certificate itself tells, so that an expired one is called expired even when CRLs are missing."""
-        if not suits(certificate, usage):
-            return PathReason.BAD_USAGE
-        if at > certificate.not_valid_after_utc:
-            return PathReason.EXPIRED
-        if at < certificate.not_valid_before_utc:
-            return PathReason.NOT_YET_VALID
-        return None
+    def _finding(
+        self, element: x509.Certificate, issuer: x509.Certificate, at: datetime, stapled: bytes | None
+    ) -> Finding:
+        """What is known of one certificate: our CRLs, then what the peer stapled, then the network."""
+        finding = self.index.look(element, issuer, at)
+        if finding.status is not Status.REVOKED and stapled is not None:
+            answer = read_answer(stapled, element, issuer, at)
+            finding = answer if answer.status is not Status.UNKNOWN else finding
+        if finding.status is Status.UNKNOWN and self._online is not None:
+            finding = self._online.revocation(element, issuer, at)
+        return finding
+
+    def _by_library(
+        self,
+        certificate: x509.Certificate,
+        others: Sequence[x509.Certificate],
+        pairs: _Pairs,
+        findings: Sequence[Finding],
+        at: datetime,
+        revocation: bool,
+    ) -> PathVerdict:
+        """RFC 5280 §6 by the library, along the path we found; over all we hold when that one does not do."""
+        asserted = [] if any(finding.status is not Status.GOOD for finding in findings) else [p[0] for p in pairs]
+        ends = [finding.until for finding in findings if finding.until is not None]
+        if pairs:
+            issuers = [issuer for _, issuer in pairs]
+            verdict = self._run(certificate, issuers[-1:], issuers[:-1], asserted, at, revocation, ends)
+            if verdict.trusted:
+                return verdict
+        # The library takes an assertion on the leaf for the whole path, whichever it is: another path gets none.
+        return self._run(certificate, self.anchors.roots, others, (), at, revocation, ends)
+
+    def _run(
+        self,
+        certificate: x509.Certificate,
+        roots: Sequence[x509.Certificate],
+        others: Sequence[x509.Certificate],
+        asserted: Sequence[x509.Certificate],
+        at: datetime,
+        revocation: bool,
+        ends: Sequence[datetime],
+    ) -> PathVerdict:
+        lists = self._relevant_crls(certificate, (*roots, *others)) if revocation and not asserted else []
+        # asn1crypto parses lazily, in place: two threads must not read the shared roots and CRLs at once.
+        with self._library:
+            context = self._context(roots, others, asserted, [one for _, one in lists], at, revocation)
+            try:
+                path = _run(CertificateValidator(_asn1(certificate), validation_context=context).async_validate_path())
+            except PathValidationError as error:
+                reason = next(reason for kind, reason in _REASONS if isinstance(error, kind))
+                detail = str(error.failure_msg)[:_MAX_DETAIL]
+                return PathVerdict(False, reason, _failing(error, _subject(certificate)), None, detail)
+            except Exception as error:
+                # No path could be built: the library has several types for that.
+                return PathVerdict(False, PathReason.UNTRUSTED, _subject(certificate), None, str(error)[:_MAX_DETAIL])
+            elements = [asn1_to_certificate(element) for element in path]
+        if revocation and not asserted:
+            for element in elements[1:]:
+                if not any(_speaks_of(crl, element, (*roots, *others), at) for crl, _ in lists):
+                    return PathVerdict(False, PathReason.REVOCATION_UNKNOWN, _subject(element))
+        return _positive(elements, at, ends)
+
+    def _relevant_crls(
+        self, certificate: x509.Certificate, authorities: Sequence[x509.Certificate]
+    ) -> list[tuple[x509.CertificateRevocationList, Any]]:
+        """The CRLs of the names above `certificate`, and of the CRL issuers that certificates name.
+
+        The library takes a CRL from any CRL signer that the same authority certified: a sister authority's list would
+        vouch for a certificate whose own issuer's list is missing or bad (PKITS 4.4.4, 4.4.21).
+        """
+        names: set[DistinguishedName] = set()
+        waiting = [certificate]
+        while waiting:
+            new = _crl_issuers(waiting.pop()) - names
+            names |= new
+            waiting += [one for one in authorities if from_x509(one.subject) in new]
+        return [pair for pair in self._crls if from_x509(pair[0].issuer) in names]
 
     def _others(
         self, certificate: x509.Certificate, supplied: Sequence[x509.Certificate]
@@ -156,11 +248,9 @@ class PathValidator:
             return ours
         return (*ours, *supplied[:MAX_SUPPLIED])
 
-    def _chain(
-        self, certificate: x509.Certificate, others: Sequence[x509.Certificate]
-    ) -> list[tuple[x509.Certificate, x509.Certificate]]:
+    def _chain(self, certificate: x509.Certificate, others: Sequence[x509.Certificate]) -> _Pairs:
         """(certificate, issuer) pairs from the leaf up to a root; [] when no root is reached."""
-        pairs: list[tuple[x509.Certificate, x509.Certificate]] = []
+        pairs: _Pairs = []
         current = certificate
         for _ in range(len(others) + 1):
             for candidate in (*self.anchors.roots, *others):
@@ -176,18 +266,21 @@ class PathValidator:
 
     def _context(
         self,
+        roots: Sequence[x509.Certificate],
         others: Sequence[x509.Certificate],
         unrevoked: Sequence[x509.Certificate],
+        crls: Sequence[Any],
         at: datetime,
         revocation: bool,
     ) -> ValidationContext:
-        registry = CertificateRegistry.build([_asn1(other) for other in others])
-        for root in self._roots:
+        trusted = [self._own[root] for root in roots]
+        registry = CertificateRegistry.build([self._own.get(other) or _asn1(other) for other in others])
+        for root in trusted:
             registry.register(root)
         manager = RevinfoManager(
             certificate_registry=registry,
             poe_manager=POEManager(),
-            crls=process_legacy_crl_input(self._crls) if revocation else (),
+            crls=process_legacy_crl_input(crls),
             ocsps=(),
             assertions=[
                 NonRevokedStatusAssertion(cert_sha256=element.fingerprint(hashes.SHA256()), at=at)
@@ -195,7 +288,7 @@ class PathValidator:
             ],
         )
         return ValidationContext(
-            trust_roots=self._roots,
+            trust_roots=trusted,
             certificate_registry=registry,
             revinfo_manager=manager,
             moment=at,
@@ -203,17 +296,6 @@ class PathValidator:
             revocation_mode="require" if revocation else "soft-fail",
             time_tolerance=timedelta(0),
         )
-
-    def _positive(self, path: list[x509.Certificate], at: datetime) -> PathVerdict:
-        """Trusted, if the root itself is valid at `at` (the library does not look); with the end of that truth."""
-        for element in path:
-            if at > element.not_valid_after_utc:
-                return PathVerdict(False, PathReason.EXPIRED, _subject(element))
-            if at < element.not_valid_before_utc:
-                return PathVerdict(False, PathReason.NOT_YET_VALID, _subject(element))
-        ends = [element.not_valid_after_utc for element in path]
-        ends += [self._next_updates[e.issuer] for e in path if e.issuer in self._next_updates]
-        return PathVerdict(True, PathReason.TRUSTED, "", min(at + _CACHE_FOR, *ends))
 
 
 def check_path(
@@ -232,6 +314,56 @@ def check_path(
 def asn1_to_certificate(certificate: Any) -> x509.Certificate:
     """The `cryptography` form of an asn1crypto certificate."""
     return x509.load_der_x509_certificate(certificate.dump())
+
+
+def _early_refusal(certificate: x509.Certificate, at: datetime, usage: Usage) -> PathReason | None:
+    """What the certificate itself tells, so that an expired one is called expired even when CRLs are missing."""
+    if not suits(certificate, usage):
+        return PathReason.BAD_USAGE
+    if at > certificate.not_valid_after_utc:
+        return PathReason.EXPIRED
+    if at < certificate.not_valid_before_utc:
+        return PathReason.NOT_YET_VALID
+    return None
+
+
+def _positive(path: Sequence[x509.Certificate], at: datetime, ends: Sequence[datetime]) -> PathVerdict:
+    """Trusted, if the root itself is valid at `at` (the library does not look); with the end of that truth."""
+    for element in path:
+        if at > element.not_valid_after_utc:
+            return PathVerdict(False, PathReason.EXPIRED, _subject(element))
+        if at < element.not_valid_before_utc:
+            return PathVerdict(False, PathReason.NOT_YET_VALID, _subject(element))
+    until = min(at + _CACHE_FOR, *ends, *(element.not_valid_after_utc for element in path))
+    chain = tuple(_subject(element) for element in reversed(path))
+    return PathVerdict(True, PathReason.TRUSTED, "", until, "", chain)
+
+
+def _crl_issuers(certificate: x509.Certificate) -> set[DistinguishedName]:
+    """Whose CRLs may speak of a certificate: its issuer, and the CRL issuers it names (RFC 5280 §4.2.1.13)."""
+    found = {from_x509(certificate.issuer)}
+    try:
+        points = certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
+    except x509.ExtensionNotFound:
+        return found
+    named = (name for point in points for name in point.crl_issuer or ())
+    return found | {from_x509(name.value) for name in named if isinstance(name, x509.DirectoryName)}
+
+
+def _speaks_of(
+    crl: x509.CertificateRevocationList,
+    certificate: x509.Certificate,
+    authorities: Sequence[x509.Certificate],
+    at: datetime,
+) -> bool:
+    """True when the CRL is in force and signed, under a name that may speak of the certificate."""
+    name = from_x509(crl.issuer)
+    in_force = crl.next_update_utc is not None and crl.last_update_utc <= at < crl.next_update_utc
+    return (
+        in_force
+        and name in _crl_issuers(certificate)
+        and any(signs(crl, one) for one in authorities if from_x509(one.subject) == name)
+    )
 
 
 def _asn1(certificate: x509.Certificate) -> Any:
@@ -278,4 +410,13 @@ def _run(coroutine: Any) -> Any:
     raise RuntimeError("path validation tried to wait")
 
 
-__all__ = ["MAX_SUPPLIED", "Anchors", "PathReason", "PathValidator", "PathVerdict", "Usage", "check_path"]
+__all__ = [
+    "MAX_SUPPLIED",
+    "Anchors",
+    "Online",
+    "PathReason",
+    "PathValidator",
+    "PathVerdict",
+    "Usage",
+    "check_path",
+]

@@ -33,6 +33,10 @@ class UnreadableFile(TrustSpaceError):
     """A certificate, CRL or key file is absent, too large, or not what it should be."""
 
 
+class NoAnchor(UnreadableFile):
+    """A folder of anchors holds none."""
+
+
 def read_bounded(path: Path, limit: int) -> bytes:
     """The content of a regular file of at most `limit` octets. Raises UnreadableFile."""
     try:
@@ -74,16 +78,20 @@ def read_certificate_folder(folder: Path) -> tuple[x509.Certificate, ...]:
     return tuple(found)
 
 
-def read_crl(path: Path) -> x509.CertificateRevocationList:
+def crl_of(content: bytes, label: str = "crl") -> x509.CertificateRevocationList:
     """A PEM or DER CRL. Raises UnreadableFile."""
-    content = read_bounded(path, MAX_CRL_FILE)
     try:
         load = x509.load_pem_x509_crl if content.lstrip().startswith(b"-----BEGIN") else x509.load_der_x509_crl
         crl = load(content)
         _ = (crl.issuer, crl.last_update_utc, crl.next_update_utc)  # read on demand: now
         return crl
     except ValueError as error:
-        raise UnreadableFile(f"{path.name}: neither a PEM nor a DER CRL") from error
+        raise UnreadableFile(f"{label}: neither a PEM nor a DER CRL") from error
+
+
+def read_crl(path: Path) -> x509.CertificateRevocationList:
+    """The CRL of a PEM or DER file. Raises UnreadableFile."""
+    return crl_of(read_bounded(path, MAX_CRL_FILE), path.name)
 
 
 def crl_files(folder: Path) -> list[Path]:

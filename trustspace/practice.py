@@ -129,6 +129,11 @@ class PracticeAuthority:
         """The certificate that signs the white list."""
         return self._signer.certificate
 
+    @property
+    def signer(self) -> Issued:
+        """The pair that signs the white list."""
+        return self._signer
+
     def issue_server(
         self,
         cn: str,

@@ -65,6 +65,8 @@ def client_context(chain: Chain | None, key: Key | None, anchors: Anchors, *, ch
     """
     context = _base(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = check_hostname
+    # A common name is not a host name (RFC 9525 §2): only alternative names count.
+    context.hostname_checks_common_name = False
     context.verify_mode = ssl.CERT_REQUIRED
     _load_anchors(context, anchors)
     if chain is not None and key is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import binascii
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
 
@@ -66,19 +66,22 @@ def verify_white_list(
     root = parse_bounded(xml)
     certificate = check_shape(root)
     generated = _generated(root)
+    # The tree of 3.7 MB takes 30 MB; what follows makes its own, of what was signed.
+    del root
     moment = at or generated
     check_signer(certificate, validator, signer_cn=signer_cn, at=moment, revocation_at=revocation_at or moment)
     signed = _verified(xml, certificate, moment)
     if _generated(signed) != generated:
         raise WhiteListRefused(ListRefusal.STRUCTURE, "the signed date is not the date of the file")
-    entries, names, problems = _entries(signed)
+    entries, problems = _entries(signed)
+    names = names_of_entries(entries)
     return WhiteList(
         generated=generated,
         digest=hashlib.sha256(xml).hexdigest(),
         signer=certificate,
         entries=tuple(entries),
         problems=tuple(problems),
-        names=MappingProxyType({domain: frozenset(listed) for domain, listed in names.items()}),
+        names=MappingProxyType(names),
         every_name=frozenset().union(*names.values()),
     )
 
@@ -160,34 +163,38 @@ def _date(text: str) -> datetime | None:
         return None
 
 
-def _entries(
-    root: etree._Element,
-) -> tuple[list[ListedDomain], dict[str, set[DistinguishedName]], list[ListProblem]]:
+def _entries(root: etree._Element) -> tuple[list[ListedDomain], list[ListProblem]]:
     holders = root.findall(ns("ListeDomaines"))
     if len(holders) != 1 or len(root) != 2:
         raise WhiteListRefused(ListRefusal.STRUCTURE, "not exactly one list of domains")
     if len(holders[0]) > MAX_ENTRIES:
         raise WhiteListRefused(ListRefusal.TOO_LARGE, "too many entries")
     entries: list[ListedDomain] = []
-    names: dict[str, set[DistinguishedName]] = defaultdict(set)
     problems: list[ListProblem] = []
     for position, element in enumerate(holders[0], start=1):
         try:
-            entry, canonical, name = _entry(element)
+            entry = _entry(element)
         except ValueError as error:
             domain = element.findtext(ns("Nom")) if isinstance(element.tag, str) else None
             problems.append(ListProblem(position, (domain or "")[:255], str(error)))
             continue
         if entry.updated is None:
-            problems.append(ListProblem(position, canonical, "DateMAJ is not a date (entry kept)"))
+            problems.append(ListProblem(position, entry.domain, "DateMAJ is not a date (entry kept)"))
         entries.append(entry)
-        names[canonical].add(name)
     if not entries:
         raise WhiteListRefused(ListRefusal.STRUCTURE, "no usable entry")
-    return entries, names, problems
+    return entries, problems
 
 
-def _entry(element: etree._Element) -> tuple[ListedDomain, str, DistinguishedName]:
+def names_of_entries(entries: Iterable[ListedDomain]) -> dict[str, frozenset[DistinguishedName]]:
+    """The join's relation: canonical domain -> names listed for it. Raises ValueError for a malformed entry."""
+    names: dict[str, set[DistinguishedName]] = defaultdict(set)
+    for entry in entries:
+        names[canonical_domain(entry.domain)].add(parse(entry.operator_dn))
+    return {domain: frozenset(listed) for domain, listed in names.items()}
+
+
+def _entry(element: etree._Element) -> ListedDomain:
     """One `Domaine`. Raises ValueError, with a reason that can be shown, for an entry to set aside."""
     if element.tag != ns("Domaine"):
         raise ValueError("not a Domaine element")
@@ -206,7 +213,7 @@ def _entry(element: etree._Element) -> tuple[ListedDomain, str, DistinguishedNam
         if not values.get(field):
             raise ValueError(f"{field} missing")
     try:
-        name = parse(values["DNCertificatOperateur"])
+        parse(values["DNCertificatOperateur"])
     except DnSyntaxError as error:
         raise ValueError(f"DNCertificatOperateur: {error}") from error
     entry = ListedDomain(
@@ -217,7 +224,8 @@ def _entry(element: etree._Element) -> tuple[ListedDomain, str, DistinguishedNam
         support=values.get("SupportContact", ""),
         updated=_date(values.get("DateMAJ", "")),
     )
-    return entry, canonical_domain(entry.domain), name
+    canonical_domain(entry.domain)
+    return entry
 
 
 __all__ = ["MAX_ENTRIES", "ListRefusal", "WhiteListRefused", "check_signer", "load_white_list", "verify_white_list"]

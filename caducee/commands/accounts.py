@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import pyotp
 import typer
 
 from caducee.commands.common import FolderOption, JsonOption, done, show
@@ -18,10 +19,14 @@ from caducee.settings import Settings, load_settings
 from caducee.wiring import now, open_directory, open_store
 from directory import InvalidIdentifier, entry_dn
 from directory.identifiers import parse_person_id, parse_structure_id
-from mailstore import MailboxKind
+from mailstore import Account, MailboxKind, Store
 from trustspace import PracticeAuthority, pem
 
 app = typer.Typer(no_args_is_help=True, help="Les boîtes de cet opérateur / this operator's mailboxes.")
+app_passwords = typer.Typer(
+    no_args_is_help=True, help="Mots de passe d'application, un par client / application passwords, one a client."
+)
+app.add_typer(app_passwords, name="app-password")
 AddressArgument = Annotated[str, typer.Argument(help="Adresse de la boîte / the mailbox's address.")]
 StdinOption = Annotated[
     bool, typer.Option("--stdin", help="Lit le mot de passe sur l'entrée / read the password from stdin.")
@@ -107,11 +112,130 @@ def list_accounts(folder: FolderOption = Path(), as_json: JsonOption = False) ->
 @app.command()
 def password(address: AddressArgument, stdin: StdinOption = False, folder: FolderOption = Path()) -> None:
     """Change un mot de passe / change a password."""
-    store = open_store(OperatorFolder(folder), load_settings(folder))
-    if store.find_account(address) is None:
-        raise UsageError(f"{address}: boîte inconnue / unknown mailbox")
+    store, _ = _open(folder, address)
     store.set_password(address, _new_password(stdin))
     done(f"mot de passe de {address} changé / password changed")
+
+
+@app.command("show")
+def show_account(address: AddressArgument, folder: FolderOption = Path(), as_json: JsonOption = False) -> None:
+    """Montre une boîte : dernière connexion, verrou, second facteur, place prise / show a mailbox's state."""
+    store, account = _open(folder, address)
+    logins, quota = store.login_state(address), store.quota(account.id)
+    row = {
+        "adresse": account.address,
+        "type": account.kind,
+        "active": account.active,
+        "derniere_connexion": logins.at,
+        "service": logins.service,
+        "depuis": logins.source,
+        "verrouillee_jusqua": logins.locked_until,
+        "second_facteur": logins.second_factor,
+        "octets": quota.bytes_used,
+        "messages": quota.messages_used,
+    }
+    show([row] if as_json else [{"": key, " ": value} for key, value in row.items()], as_json=as_json)
+
+
+@app.command()
+def close(address: AddressArgument, folder: FolderOption = Path()) -> None:
+    """Ferme une boîte à ses connexions ; son courrier reste / close a mailbox to its logins; its mail stays."""
+    _open(folder, address)[0].set_active(address, False)
+    done(f"{address} fermée / closed")
+
+
+@app.command("open")
+def open_account(address: AddressArgument, folder: FolderOption = Path()) -> None:
+    """Rouvre une boîte / open a mailbox again."""
+    _open(folder, address)[0].set_active(address, True)
+    done(f"{address} ouverte / open")
+
+
+@app.command()
+def unlock(address: AddressArgument, folder: FolderOption = Path()) -> None:
+    """Lève le verrou posé après trop de mauvais mots de passe / lift the lock set after too many wrong passwords."""
+    _open(folder, address)[0].unlock(address)
+    done(f"{address} déverrouillée / unlocked")
+
+
+@app.command()
+def totp(
+    address: AddressArgument,
+    off: Annotated[bool, typer.Option("--off", help="Ne plus demander de second facteur / no second factor.")] = False,
+    stdin: Annotated[
+        bool, typer.Option("--stdin", help="Lit le code sur l'entrée / read the code from stdin.")
+    ] = False,
+    folder: FolderOption = Path(),
+) -> None:
+    """Demande un second facteur (TOTP) à une boîte / ask a mailbox for a second factor.
+
+    Ensuite, le mot de passe se tape suivi des six chiffres ; un client de messagerie reçoit un mot de passe d'application
+    (caducee account app-password add). / The password is then typed with the six digits at its end.
+    """
+    store, _ = _open(folder, address)
+    if off:
+        store.set_totp(address, None)
+        done(f"{address}: second facteur retiré / removed")
+        return
+    secret = pyotp.random_base32()
+    typer.echo(pyotp.TOTP(secret).provisioning_uri(name=address, issuer_name="Caducée"))
+    prompt = "Code montré par l'application / code shown by the application: "
+    code = sys.stdin.readline().strip() if stdin else input(prompt).strip()
+    if not pyotp.TOTP(secret).verify(code, for_time=now(), valid_window=1):
+        raise UsageError("code faux : rien n'est changé / wrong code: nothing was changed")
+    store.set_totp(address, secret)
+    done(f"{address}: second facteur demandé / asked for")
+
+
+@app_passwords.command("add")
+def add_app_password(
+    address: AddressArgument,
+    label: Annotated[str, typer.Option(help="Pour quel client / for which client.")] = "",
+    folder: FolderOption = Path(),
+) -> None:
+    """Tire un mot de passe pour un client de messagerie, montré cette seule fois / draw one, shown this once."""
+    store, _ = _open(folder, address)
+    typer.echo(store.add_app_password(address, label, now()))
+
+
+@app_passwords.command("list")
+def list_app_passwords(address: AddressArgument, folder: FolderOption = Path(), as_json: JsonOption = False) -> None:
+    """Montre les mots de passe d'application / show the application passwords."""
+    store, _ = _open(folder, address)
+    rows = [
+        {
+            "numero": one.id,
+            "client": one.label,
+            "cree": one.created_at,
+            "dernier_usage": one.last_used_at,
+            "revoque": one.revoked_at,
+        }
+        for one in store.app_passwords(address)
+    ]
+    show(rows, as_json=as_json)
+
+
+@app_passwords.command("revoke")
+def revoke_app_password(
+    address: AddressArgument,
+    number: Annotated[int, typer.Argument(help="Son numéro dans la liste / its number in the list.")],
+    folder: FolderOption = Path(),
+) -> None:
+    """Révoque un mot de passe d'application / revoke an application password."""
+    store, _ = _open(folder, address)
+    store.revoke_app_password(address, number, now())
+    done(f"mot de passe d'application {number} révoqué / revoked")
+
+
+def _open(folder: Path, address: str) -> tuple[Store, Account]:
+    """The store, and a mailbox that exists."""
+    store = open_store(OperatorFolder(folder), load_settings(folder))
+    account = store.find_account(address)
+    if account is None:
+        raise UsageError(
+            f"{address}: boîte inconnue / unknown mailbox. « caducee account list » les montre / shows them."
+        )
+    return store, account
 
 
 def practice_authority(place: OperatorFolder, settings: Settings) -> PracticeAuthority | None:

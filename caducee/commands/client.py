@@ -18,7 +18,7 @@ from caducee.errors import UsageError
 from caducee.folder import OperatorFolder
 from caducee.mailclient import Login, Mailbox, submit
 from caducee.settings import Settings, load_settings
-from caducee.wiring import open_trust
+from caducee.trust_parts import open_trust
 from proxy import CODE_FIELD
 from trustspace import client_context
 

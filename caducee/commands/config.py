@@ -11,7 +11,8 @@ from caducee.errors import UsageError
 from caducee.folder import DMP_SIGNATURE, OperatorFolder
 from caducee.settings import load_settings
 from caducee.settings_file import settings_file
-from caducee.wiring import now, open_store, open_trust, trust_state
+from caducee.trust_parts import open_trust, trust_state
+from caducee.wiring import now, open_store
 from trustspace import Freshness
 
 app = typer.Typer(no_args_is_help=True, help="Vérifier et montrer les réglages / check and show the settings.")

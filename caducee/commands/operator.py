@@ -16,7 +16,15 @@ from caducee.commands.common import console, done
 from caducee.errors import UsageError
 from caducee.folder import OperatorFolder
 from caducee.initialise import create_operator, publish_practice_list, remove_operator
-from caducee.settings import ListenSection, OperatorSection, ServicesSection, Settings, TrustSection, load_settings
+from caducee.settings import (
+    NATIONAL_LIST_URL,
+    ListenSection,
+    OperatorSection,
+    ServicesSection,
+    Settings,
+    TrustSection,
+    load_settings,
+)
 from caducee.wiring import now
 from directory import people
 from directory.identifiers import parse_structure_id
@@ -68,6 +76,7 @@ def init(
             practice=practice,
             authority="pki" if practice else "",
             signer_cn=PRACTICE_SIGNER_CN if practice else "alb.mssante.fr",
+            list_url="" if practice else NATIONAL_LIST_URL,
         ),
     )
     place = _create(folder.resolve(), settings, practice)

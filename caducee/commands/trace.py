@@ -1,4 +1,4 @@
-"""`caducee trace`, `refusals` and `queue`: where is this message, why was that one refused, what waits."""
+"""`caducee trace` and `refusals`: where is this message, who answered about it, why was that one refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,19 @@ def trace(
     events = store.trace(message_id)
     if not events:
         raise UsageError(f"{message_id}: inconnu de cet opérateur / unknown to this operator")
-    show(_rows(events), as_json=as_json, title=message_id)
+    rows = _rows(events)
+    for one in store.receipts(message_id):
+        said = f"{one.recipient}: {one.state.value} {one.detail}".strip()
+        rows.append(
+            {
+                "heure": one.answered_at or one.deadline,
+                "fait": f"accusé/receipt.{one.kind.value}",
+                "détail": said
+                if one.answered_at
+                else f"{said} (attendu avant/expected before {one.deadline:%d/%m/%Y})",
+            }
+        )
+    show(rows, as_json=as_json, title=message_id)
 
 
 def refusals(
@@ -50,20 +62,3 @@ def _rows(events: Sequence[TracedEvent]) -> list[dict[str, Any]]:
         }
         for one in events
     ]
-
-
-def queue(folder: FolderOption = Path(), as_json: JsonOption = False) -> None:
-    """Montre ce qui attend de partir / show what waits to leave."""
-    store = open_store(OperatorFolder(folder), load_settings(folder))
-    rows = [
-        {
-            "destinataire": row.recipient,
-            "état": row.state,
-            "essais": row.attempts,
-            "prochain": row.next_attempt_at,
-            "réponse": row.reply,
-            "envoi": row.submission_id,
-        }
-        for row in store.queue()
-    ]
-    show(rows, as_json=as_json, empty="la file est vide / the queue is empty")

@@ -36,7 +36,7 @@ from caducee.settings import (
 from caducee.wiring import DIRECTORY_ADMIN, open_store
 from directory import Entry, people
 from mailstore import MailboxKind
-from proxy import new_code
+from proxy import CodeDesk
 from trustspace import PRACTICE_SIGNER_CN, Issued, ListedDomain, PracticeAuthority, pem
 
 HOSPITAL = "chu-exemple.mssante.fr"
@@ -270,8 +270,6 @@ def _issue_code(place: Place, at: datetime) -> str:
     try:
         account = store.find_account(people.GATEWAY)
         assert account is not None  # noqa: S101 - opened just above
-        code = new_code()
-        store.add_send_code(account.id, code.code_id, code.digest, at + timedelta(days=1), None, at)
-        return code.text
+        return CodeDesk(store).issue(account, at=at, life=timedelta(days=1)).text
     finally:
         store.close()

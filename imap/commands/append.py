@@ -1,41 +1,82 @@
-"""APPEND (RFC 3501 §6.3.11) with the APPENDUID of RFC 4315."""
+"""APPEND (RFC 9051 §6.3.12, RFC 3502) and REPLACE (RFC 8508), with the APPENDUID of RFC 4315."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from imap import format as fmt
 from imap.errors import BadCommand, Refused
-from imap.states import AFTER_LOGIN, Reply, Verb
-from imap.values import Append, Command
+from imap.places import Place
+from imap.sequences import format_numbers
+from imap.sinks import UploadSink
+from imap.states import AFTER_LOGIN, IN_FOLDER, Reply, Verb
+from imap.values import Append, Command, Incoming, Replace
+from mailstore import NewMessage
 from mailstore.model import NoSuchFolder
 
 if TYPE_CHECKING:
     from imap.session import Session
 
 
+def _new_message(session: Session, incoming: Incoming) -> NewMessage:
+    """The message as the store takes it, octet for octet: it may be signed."""
+    if not isinstance(incoming.content, UploadSink):
+        # Its literal was not seen as a message when it came: the command around it is malformed.
+        raise BadCommand("malformed message literal")
+    return NewMessage(incoming.content.upload, incoming.flags, incoming.date or session.server.clock())
+
+
+async def _target(session: Session, name: str, messages: Sequence[Incoming]) -> Place:
+    """The folder to add to; flags the session has no right to set are left out (RFC 4314 §4)."""
+    try:
+        return (await session.find(name, "i"))[0]
+    except NoSuchFolder:
+        raise Refused("TRYCREATE", "Ce dossier n'existe pas. / No such folder.") from None
+
+
 async def _append(session: Session, command: Command) -> Reply:
-    """The message is stored octet for octet: it may be signed."""
     arguments = command.arguments
     if not isinstance(arguments, Append):
         raise BadCommand("malformed APPEND")
-    if not arguments.content:
-        raise Refused("CANNOT", "An empty message is not stored")
-    if b"\x00" in arguments.content:
-        raise Refused("CANNOT", "A message with NUL octets is not stored")
-    now = session.server.clock()
-    try:
-        validity, uid = await session.call(
-            session.store.append,
-            session.account.id,
-            arguments.name,
-            arguments.content,
-            arguments.flags,
-            arguments.date or now,
-            now,
-        )
-    except NoSuchFolder:
-        raise Refused("TRYCREATE", "Ce dossier n'existe pas. / No such folder.") from None
-    return Reply("APPEND completed", f"APPENDUID {validity} {uid}")
+    place = await _target(session, arguments.name, arguments.messages)
+    validity, uids = await session.call(
+        session.store.append_messages,
+        place.owner,
+        place.name,
+        [_new_message(session, message) for message in arguments.messages],
+        session.server.clock(),
+        viewer=place.viewer,
+    )
+    return Reply("APPEND completed", f"APPENDUID {validity} {format_numbers(uids)}")
 
 
-VERBS = (Verb("APPEND", AFTER_LOGIN, _append),)
+async def _replace(session: Session, command: Command) -> Reply:
+    """The new message in and the old one out, in one transaction. APPENDUID goes out before the EXPUNGE, which the
+    synchronisation sends (RFC 8508 §3.4)."""
+    arguments = command.arguments
+    if not isinstance(arguments, Replace):
+        raise BadCommand("malformed REPLACE")
+    selected = session.require("te")
+    indices = selected.resolve(arguments.old, uid=command.uid)
+    if len(indices) != 1:
+        raise Refused("NONEXISTENT" if not indices else "CANNOT", "REPLACE takes exactly one message")
+    place = await _target(session, arguments.name, [arguments.message])
+    validity, uid = await session.call(
+        session.store.replace,
+        selected.folder_id,
+        selected.view.uids[indices[0]],
+        place.owner,
+        place.name,
+        _new_message(session, arguments.message),
+        session.server.clock(),
+        viewer=place.viewer,
+    )
+    await session.send(fmt.status("*", "OK", f"APPENDUID {validity} {uid}", "Replacement message ready"))
+    return Reply("REPLACE completed", with_modseq=True)
+
+
+VERBS = (
+    Verb("APPEND", AFTER_LOGIN, _append),
+    Verb("REPLACE", IN_FOLDER, _replace),
+)

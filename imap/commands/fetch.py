@@ -1,201 +1,128 @@
-"""FETCH (RFC 3501 §6.4.5): answers from the arrays, the stored summaries, and ranges of the blobs."""
+"""FETCH (RFC 9051 §6.4.5): answers from the arrays, the stored summaries, and ranges of the contents."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from imap import format as fmt
+from imap.contents import Sender
 from imap.errors import BadCommand, ConnectionGone, EndSession, Refused
 from imap.incidents import log_unexpected
-from imap.sections import choose_fields, cut, section_range
+from imap.rendering import FROM_DETAILS, FROM_SUMMARY, Renderer
 from imap.selected import Selected
+from imap.sequences import format_numbers
 from imap.states import IN_FOLDER, Reply, Verb
-from imap.summary import Path, Place, Summary, compute, read
+from imap.summaries import Summaries
+from imap.summary import Summary
 from imap.values import Attribute, Command, Content, Fetch, Specifier
-from mailstore.model import BlobDamaged, FlagOperation, NoSuchMessage, StoreError
+from mailstore.model import FlagOperation
 
 if TYPE_CHECKING:
     from imap.session import Session
 
-CHUNK = 512 * 1024
-SUMMARIES_AT_ONCE = 100  # each may weigh a megabyte, when malice made it
-_FROM_SUMMARY = {
-    Attribute.ENVELOPE: lambda summary: summary.envelope,
-    Attribute.BODY: lambda summary: summary.body,
-    Attribute.BODYSTRUCTURE: lambda summary: summary.structure,
-}
+LINES_AT_ONCE = 1000
+CONTENTS_AT_ONCE = 100  # summaries held while contents are sent; each may weigh a megabyte, when malice made it
 
 
-@dataclass(slots=True)
-class _Job:
-    """One FETCH under way."""
-
-    session: Session
-    selected: Selected
-    attributes: tuple[Attribute, ...]
-    contents: tuple[Content, ...]
-    newly_seen: frozenset[int]
-    missing: bool = False
-    damaged: bool = False
-
-    @property
-    def needs_summary(self) -> bool:
-        # BODY[] whole is the whole blob: no summary is needed to know its range.
-        parts = any(content.path or content.specifier is not Specifier.WHOLE for content in self.contents)
-        return parts or any(attribute in _FROM_SUMMARY for attribute in self.attributes)
+async def _send_lines(renderer: Renderer, session: Session, indices: list[int]) -> None:
+    """Items without content: a batch of lines at a time."""
+    # Arrays alone are quick; what reads the database must not hold up the other sessions.
+    slow = any(attribute in FROM_SUMMARY or attribute in FROM_DETAILS for attribute in renderer.attributes)
+    for start in range(0, len(indices), LINES_AT_ONCE):
+        batch = indices[start : start + LINES_AT_ONCE]
+        await session.send(await session.call(renderer.lines, batch) if slow else renderer.lines(batch))
 
 
-def _cheap(selected: Selected, index: int, attribute: Attribute) -> bytes:
-    """The items that the arrays answer."""
-    view = selected.view
-    match attribute:
-        case Attribute.FLAGS:
-            return b"FLAGS " + fmt.flags(view.flags[index])
-        case Attribute.UID:
-            return b"UID %d" % view.uids[index]
-        case Attribute.SIZE:
-            return b"RFC822.SIZE %d" % view.sizes[index]
-        case Attribute.INTERNALDATE:
-            return b"INTERNALDATE " + fmt.internal_date(view.dates[index])
-        case _:
-            return b"MODSEQ (%d)" % view.modseqs[index]
+def _needs_summary(contents: tuple[Content, ...]) -> bool:
+    # BODY[] whole is the whole content: no summary is needed to know its range.
+    return any(content.path or content.specifier is not Specifier.WHOLE for content in contents)
 
 
-async def _summaries(job: _Job, indices: list[int]) -> dict[int, Summary]:
-    """The summaries of these messages by index; computed from the message where none is stored."""
-    session, view = job.session, job.selected.view
-    stored = await session.call(
-        session.store.summaries, job.selected.folder_id, [view.uids[index] for index in indices]
-    )
-    found: dict[int, Summary] = {}
-    for index in indices:
-        summary = read(stored.get(view.uids[index], b""))
-        if summary is None:
-            try:
-                raw = await session.call(session.store.read_blob, view.blobs[index])
-                summary = await session.call(compute, raw)
-            except NoSuchMessage:
-                job.missing = True
-                continue
-            except BlobDamaged:
-                job.damaged = True
-                continue
-        found[index] = summary
-    return found
-
-
-async def _read(job: _Job, blob: str, start: int, stop: int) -> bytes | None:
-    """Octets of a message; None, noted in the job, when it was expunged or is damaged: its section is then NIL."""
-    try:
-        return await job.session.call(job.session.store.read_blob, blob, start, stop)
-    except NoSuchMessage:
-        job.missing = True
-    except BlobDamaged:
-        job.damaged = True
-    return None
-
-
-async def _send_content(
-    job: _Job, index: int, content: Content, summary: Summary, places: Mapping[Path, Place]
-) -> None:
-    """One `BODY[...] {n}` with its octets, read and sent in chunks."""
-    session = job.session
-    span = section_range(content, summary, places)
-    if span is None:
-        await session.send(content.label + b" NIL")
-        return
-    blob = job.selected.view.blobs[index]
-    if content.specifier in (Specifier.FIELDS, Specifier.FIELDS_NOT):
-        header = await _read(job, blob, *span)
-        if header is None:
-            await session.send(content.label + b" NIL")
-            return
-        chosen = choose_fields(header, content.fields, without=content.specifier is Specifier.FIELDS_NOT)
-        start, stop = cut(len(chosen), content.partial)
-        await session.send(content.label + b" " + fmt.literal(chosen[start:stop]))
-        return
-    start, stop = cut(span[1] - span[0], content.partial)
-    start, stop = start + span[0], stop + span[0]
-    first = await _read(job, blob, start, min(stop, start + CHUNK)) if stop > start else b""
-    if first is None:
-        await session.send(content.label + b" NIL")
-        return
-    await session.send(content.label + b" {%d}\r\n" % (stop - start))
-    await session.send(first.replace(b"\x00", b"?"))
-    position = start + CHUNK
-    while position < stop:
-        try:
-            chunk = await session.call(session.store.read_blob, blob, position, min(stop, position + CHUNK))
-        except StoreError:
-            # The literal's size is announced already: nothing but closing keeps the client from misreading.
-            raise EndSession("A message could not be read to its end") from None
-        await session.send(chunk.replace(b"\x00", b"?"))
-        position += CHUNK
-
-
-async def _send_message(job: _Job, index: int, summary: Summary | None) -> None:
-    session, selected = job.session, job.selected
-    prefix = b"* %d FETCH (" % (index + 1)
-    items: list[bytes] = []
-    for attribute in job.attributes:
-        if attribute in _FROM_SUMMARY:
-            if summary is not None:
-                items.append(attribute.value.encode("ascii") + b" " + _FROM_SUMMARY[attribute](summary))
+async def _send_contents(
+    renderer: Renderer, session: Session, indices: list[int], contents: tuple[Content, ...]
+) -> Sender:
+    """Items with content, message by message."""
+    sender = Sender(session)
+    selected = renderer.selected
+    for start in range(0, len(indices), CONTENTS_AT_ONCE):
+        batch = indices[start : start + CONTENTS_AT_ONCE]
+        summaries: dict[int, Summary] = {}
+        if _needs_summary(contents):
+            summaries = await session.call(renderer.summaries.of, batch)
+            batch = [index for index in batch if index in summaries]
+        if renderer.attributes:
+            slow = any(attribute in FROM_SUMMARY or attribute in FROM_DETAILS for attribute in renderer.attributes)
+            call = (
+                [await session.call(renderer.lines, [index]) for index in batch]
+                if slow
+                else [renderer.lines([index]) for index in batch]
+            )
         else:
-            items.append(_cheap(selected, index, attribute))
-    if index in job.newly_seen and Attribute.FLAGS not in job.attributes:
-        items.append(_cheap(selected, index, Attribute.FLAGS))
-    if index in job.newly_seen and session.condstore and Attribute.MODSEQ not in job.attributes:
-        items.append(_cheap(selected, index, Attribute.MODSEQ))
-    await session.send(prefix + b" ".join(items))
-    if job.contents:
-        size = selected.view.sizes[index]
-        summary = summary or Summary(size, 0, b"", b"", b"", b"")
-        places = summary.places() if any(content.path for content in job.contents) else {}
-        for number, content in enumerate(job.contents):
-            if items or number:
-                await session.send(b" ")
-            await _send_content(job, index, content, summary, places)
-    await session.send(b")\r\n")
-
-
-async def _send_all(job: _Job, indices: list[int]) -> None:
-    if not job.contents and not job.needs_summary:
-        for index in indices:
-            line = b" ".join(_cheap(job.selected, index, attribute) for attribute in job.attributes)
-            await job.session.send(b"* %d FETCH (%b)\r\n" % (index + 1, line))
-        return
-    for place in range(0, len(indices), SUMMARIES_AT_ONCE):
-        batch = indices[place : place + SUMMARIES_AT_ONCE]
-        summaries = await _summaries(job, batch) if job.needs_summary else {}
-        for index in batch:
-            if job.needs_summary and index not in summaries:
+            call = [b"* %d FETCH ()\r\n" % (index + 1) for index in batch]
+        for index, line in zip(batch, call, strict=True):
+            if not line:
                 continue
+            summary = summaries.get(index) or Summary(selected.view.sizes[index], 0, b"", b"", b"", b"", b"")
+            places = summary.places() if any(content.path for content in contents) else {}
             try:
-                await _send_message(job, index, summaries.get(index))
+                await session.send(line[:-3])
+                for number, content in enumerate(contents):
+                    if number or renderer.attributes:
+                        await session.send(b" ")
+                    await sender.send(selected.view.blobs[index], content, summary, places)
+                await session.send(b")\r\n")
             except (ConnectionGone, EndSession):
                 raise
             except Exception as error:
                 # Half a response may have gone out: no further line could be understood.
                 raise EndSession(f"Internal error (réf. {log_unexpected(error)})", code="SERVERBUG") from None
+    return sender
 
 
-async def _mark_seen(
-    session: Session, selected: Selected, indices: list[int], contents: tuple[Content, ...]
-) -> set[int]:
-    """RFC 3501 §6.4.5: BODY[...] without PEEK sets \\Seen. Returns the indices where it was not set before."""
-    if selected.read_only or all(content.peek for content in contents):
-        return set()
+async def _mark_seen(session: Session, selected: Selected, indices: list[int]) -> bool:
+    """RFC 9051 §6.4.5: BODY[...] without PEEK sets \\Seen. Whether any message was not \\Seen before."""
+    if selected.read_only or "s" not in selected.rights:
+        return False
     unseen = [index for index in indices if "\\Seen" not in selected.view.flags[index]]
     if not unseen:
-        return set()
-    uids = [selected.view.uids[index] for index in unseen]
+        return False
     changes, _ = await session.call(
-        session.store.store_flags, selected.folder_id, uids, FlagOperation.ADD, frozenset({"\\Seen"})
+        session.store.store_flags,
+        selected.folder_id,
+        selected.uids(unseen),
+        FlagOperation.ADD,
+        frozenset({"\\Seen"}),
+        viewer=selected.place.viewer,
     )
-    return {index for change in changes if (index := selected.update(change)) is not None}
+    for change in changes:
+        selected.update(change)
+    return True
+
+
+async def _trace(session: Session, selected: Selected, indices: list[int]) -> None:
+    """Reading a body is traced before it is sent: who, what, when, from where."""
+    await session.call(
+        session.store.note_reading,
+        session.account.id,
+        selected.folder_id,
+        selected.uids(indices),
+        session.server.clock(),
+        source=session.channel.peer,
+    )
+
+
+async def _changed_since(session: Session, command: Command, arguments: Fetch, indices: list[int]) -> list[int]:
+    """RFC 7162 §3.1.4.1 and §3.2.6: only what changed, and, with VANISHED, what is gone since."""
+    selected, since = session.folder, arguments.changed_since or 0
+    session.enable("CONDSTORE")
+    if arguments.vanished:
+        if not command.uid or not session.qresync:
+            raise BadCommand("VANISHED needs UID FETCH and QRESYNC")
+        changes = await session.call(session.store.changes, selected.folder_id, since, viewer=selected.place.viewer)
+        gone = sorted(uid for uid in changes.expunged if selected.index_of(uid) is None)
+        gone = [gone[place] for place in arguments.messages.indices(gone)] if not arguments.messages.saved else []
+        if gone:
+            await session.send(b"* VANISHED (EARLIER) %b\r\n" % format_numbers(gone).encode("ascii"))
+    return [index for index in indices if selected.view.modseqs[index] > since]
 
 
 async def _fetch(session: Session, command: Command) -> Reply:
@@ -208,19 +135,30 @@ async def _fetch(session: Session, command: Command) -> Reply:
     if command.uid and Attribute.UID not in attributes:
         attributes.insert(0, Attribute.UID)
     if arguments.changed_since is not None:
-        session.condstore = True
-        since = arguments.changed_since
-        indices = [index for index in indices if selected.view.modseqs[index] > since]
+        indices = await _changed_since(session, command, arguments, indices)
         if Attribute.MODSEQ not in attributes:
             attributes.append(Attribute.MODSEQ)
     elif Attribute.MODSEQ in attributes:
-        session.condstore = True
-    seen = await _mark_seen(session, selected, indices, arguments.contents)
-    job = _Job(session, selected, tuple(attributes), arguments.contents, frozenset(seen))
-    await _send_all(job, indices)
-    if job.damaged:
+        session.enable("CONDSTORE")
+    contents = arguments.contents
+    if contents and indices:
+        await _trace(session, selected, indices)
+        if not all(content.peek for content in contents) and await _mark_seen(session, selected, indices):
+            # The client learns of the flag it has just set (RFC 9051 §7.5.2), and of its modseq.
+            attributes += [] if Attribute.FLAGS in attributes else [Attribute.FLAGS]
+            attributes += [Attribute.MODSEQ] if session.condstore and Attribute.MODSEQ not in attributes else []
+    summaries = Summaries(session.store, selected.view)
+    renderer = Renderer(session.store, selected, tuple(attributes), not session.rev2, summaries)
+    sender = Sender(session)
+    if contents:
+        sender = await _send_contents(renderer, session, indices, contents)
+    else:
+        await _send_lines(renderer, session, indices)
+    if sender.damaged or summaries.damaged:
         raise Refused("CORRUPTION", "Un message est endommagé. / A message is damaged.")
-    if job.missing:
+    if sender.unknown_encoding:
+        raise Refused("UNKNOWN-CTE", "A part has an unknown transfer encoding")
+    if sender.missing or summaries.missing:
         raise Refused("EXPUNGEISSUED", "Some messages were expunged meanwhile")
     return Reply("FETCH completed")
 

@@ -1,18 +1,26 @@
-"""CAPABILITY, NOOP, CHECK, LOGOUT, ID, ENABLE, NAMESPACE, IDLE."""
+"""CAPABILITY, NOOP, CHECK, LOGOUT, ID, ENABLE, NAMESPACE, COMPRESS."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from imap import format as fmt
-from imap.channel import LineTooLong
-from imap.errors import BadCommand, EndSession
+from imap.errors import BadCommand, Refused
+from imap.places import SHARED
 from imap.states import AFTER_LOGIN, ANY, IN_FOLDER, Reply, State, Verb
-from imap.values import Command, Enable
+from imap.values import Command, Compress, Enable
 
 if TYPE_CHECKING:
     from imap.session import Session
+
+# What ENABLE knows -> all that it turns on. QRESYNC is CONDSTORE too (RFC 7162 §3.2.3).
+_ENABLES = {
+    "CONDSTORE": ("CONDSTORE",),
+    "QRESYNC": ("QRESYNC", "CONDSTORE"),
+    "UTF8=ACCEPT": ("UTF8=ACCEPT",),
+    "IMAP4REV2": ("IMAP4REV2",),
+}
+_SHOWN = {"IMAP4REV2": "IMAP4rev2"}
 
 
 async def _capability(session: Session, command: Command) -> Reply:
@@ -38,56 +46,38 @@ async def _id(session: Session, command: Command) -> Reply:
 
 
 async def _enable(session: Session, command: Command) -> Reply:
+    """RFC 5161: unknown names are passed over; ENABLED tells what this command turned on."""
     if not isinstance(command.arguments, Enable):
         raise BadCommand("malformed ENABLE")
-    enabled = b""
-    if "CONDSTORE" in command.arguments.names:
-        session.condstore = True
-        enabled = b" CONDSTORE"
-    await session.send(b"* ENABLED" + enabled + fmt.CRLF)
+    fresh = [name for name in dict.fromkeys(command.arguments.names) if name in _ENABLES]
+    fresh = [name for name in fresh if name not in session.enabled]
+    for name in fresh:
+        session.enable(*_ENABLES[name])
+    shown = "".join(" " + _SHOWN.get(name, name) for name in fresh)
+    await session.send(b"* ENABLED" + shown.encode("ascii") + fmt.CRLF)
     return Reply("ENABLE completed")
 
 
 async def _namespace(session: Session, command: Command) -> Reply:
-    await session.send(b'* NAMESPACE (("" "/")) NIL NIL\r\n')
+    """RFC 2342: one's own folders, and those that other mailboxes share."""
+    await session.send(b'* NAMESPACE (("" "/")) (("%b/" "/")) NIL\r\n' % SHARED.encode("ascii"))
     return Reply("NAMESPACE completed")
 
 
-async def _idle(session: Session, command: Command) -> Reply:
-    """RFC 2177: tells changes as they come, until DONE or the autologout."""
-    await session.send(b"+ idling\r\n")
+async def _compress(session: Session, command: Command) -> Reply:
+    """RFC 4978. The OK is the last thing sent in clear."""
+    if not isinstance(command.arguments, Compress):
+        raise BadCommand("malformed COMPRESS")
+    if not session.server.compress:
+        raise BadCommand("COMPRESS is not offered")
+    if command.arguments.mechanism != "DEFLATE":
+        raise Refused("CANNOT", "Unknown compression mechanism")
+    if session.channel.compressed:
+        raise Refused("COMPRESSIONACTIVE", "DEFLATE is active already")
+    await session.send(fmt.status(command.tag, "OK", "", "DEFLATE active"))
     await session.flush()
-    reading = asyncio.create_task(session.channel.read_line(session.limits.line_before_login))
-    try:
-        async with asyncio.timeout(session.limits.idle_time):
-            await _tell_until(session, reading)
-        line = reading.result()
-    except LineTooLong:
-        raise EndSession("Command line too long") from None
-    finally:
-        reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
-    if line.strip().upper() != b"DONE":
-        raise BadCommand("expected DONE")
-    return Reply("IDLE terminated")
-
-
-async def _tell_until(session: Session, reading: asyncio.Task[bytes]) -> None:
-    selected = session.selected
-    if selected is None:
-        await asyncio.wait([reading])
-        return
-    with session.server.watcher.watching(selected.folder_id, selected.reached) as changed:
-        while not reading.done():
-            changed.clear()
-            await session.check_account()
-            await session.sync(expunge_allowed=True)
-            await session.flush()
-            waking = asyncio.create_task(changed.wait())
-            try:
-                await asyncio.wait([reading, waking], return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                waking.cancel()
+    session.channel.compress()
+    return Reply("", silent=True)
 
 
 VERBS = (
@@ -98,5 +88,5 @@ VERBS = (
     Verb("ID", ANY, _id),
     Verb("ENABLE", AFTER_LOGIN, _enable),
     Verb("NAMESPACE", AFTER_LOGIN, _namespace),
-    Verb("IDLE", AFTER_LOGIN, _idle),
+    Verb("COMPRESS", AFTER_LOGIN, _compress),
 )

@@ -1,17 +1,20 @@
-"""STORE (RFC 3501 §6.4.6) with UNCHANGEDSINCE (RFC 7162 §3.1.3)."""
+"""STORE (RFC 9051 §6.4.6) with UNCHANGEDSINCE (RFC 7162 §3.1.3) and the rights of RFC 4314."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from imap.errors import BadCommand, Refused
+from imap.selected import Selected
 from imap.sequences import format_numbers
 from imap.states import IN_FOLDER, Reply, Verb
-from imap.values import Command, StoreFlags
-from mailstore.model import FlagOperation
+from imap.values import SYSTEM_FLAGS, Command, StoreFlags
+from mailstore.model import FlagOperation, MessageChange
 
 if TYPE_CHECKING:
     from imap.session import Session
+
+_RIGHT_OF = {"\\Seen": "s", "\\Deleted": "t"}  # any other flag needs `w` (RFC 4314 §4)
 
 
 def _expected(before: frozenset[str], arguments: StoreFlags) -> frozenset[str]:
@@ -21,40 +24,76 @@ def _expected(before: frozenset[str], arguments: StoreFlags) -> frozenset[str]:
     return before | arguments.flags if arguments.operation is FlagOperation.ADD else before - arguments.flags
 
 
+def _steps(selected: Selected, arguments: StoreFlags) -> list[tuple[FlagOperation, frozenset[str]]]:
+    """What to do to the flags, as far as the session's rights go. Raises Refused when they reach none of them."""
+    held = set(selected.rights)
+
+    def allowed(flags: frozenset[str]) -> frozenset[str]:
+        return frozenset(flag for flag in flags if _RIGHT_OF.get(flag, "w") in held)
+
+    if {"s", "t", "w"} <= held:
+        return [(arguments.operation, arguments.flags)]
+    if not held & {"s", "t", "w"} or (arguments.flags and not allowed(arguments.flags)):
+        raise Refused("NOPERM", "Droit insuffisant sur ce dossier. / Permission denied on this folder.")
+    if arguments.operation is not FlagOperation.SET:
+        return [(arguments.operation, allowed(arguments.flags))]
+    # Replacing, but only what one may touch: the others' flags stay.
+    touchable = allowed(selected.keywords | frozenset(SYSTEM_FLAGS.values()))
+    return [
+        (FlagOperation.REMOVE, touchable - arguments.flags),
+        (FlagOperation.ADD, allowed(arguments.flags)),
+    ]
+
+
 async def _store(session: Session, command: Command) -> Reply:
     arguments = command.arguments
     if not isinstance(arguments, StoreFlags):
         raise BadCommand("malformed STORE")
-    selected = session.folder
-    if selected.read_only:
-        raise Refused("READ-ONLY", "Dossier en lecture seule. / The folder is read-only.")
+    selected = session.require("")
     if arguments.unchanged_since is not None:
-        session.condstore = True
+        session.enable("CONDSTORE")
     indices = selected.resolve(arguments.messages, uid=command.uid)
-    uids = [selected.view.uids[index] for index in indices]
-    changes, modified = await session.call(
-        session.store.store_flags,
-        selected.folder_id,
-        uids,
-        arguments.operation,
-        arguments.flags,
-        unchanged_since=arguments.unchanged_since,
-    )
+    left = selected.uids(indices)
+    refused: list[int] = []
+    after: dict[int, MessageChange] = {}
+    for operation, flags in _steps(selected, arguments):
+        changes, modified = await session.call(
+            session.store.store_flags,
+            selected.folder_id,
+            left,
+            operation,
+            flags,
+            unchanged_since=arguments.unchanged_since if not after and not refused else None,
+            viewer=selected.place.viewer,
+        )
+        refused += modified
+        after.update((change.uid, change) for change in changes)
+        left = list(after)
+    await _tell(session, arguments, list(after.values()))
+    if refused:
+        numbers = refused if command.uid else [index + 1 for index in selected.indices(refused)]
+        return Reply("STORE completed", f"MODIFIED {format_numbers(sorted(numbers))}")
+    if len(after) < len(indices) and not command.uid:
+        raise Refused("EXPUNGEISSUED", "Some messages were expunged meanwhile")
+    return Reply("STORE completed")
+
+
+async def _tell(session: Session, arguments: StoreFlags, changes: list[MessageChange]) -> None:
+    selected = session.folder
+    fresh = selected.keywords.union(*{change.flags for change in changes})
+    selected.keywords = fresh
     for change in changes:
         index = selected.index_of(change.uid)
         if index is None:
             continue
         expected = _expected(selected.view.flags[index], arguments)
+        unchanged = change.modseq == selected.view.modseqs[index]
         selected.update(change)
-        # A silent STORE still tells what the client cannot know: another session's flags, or the modseq.
-        if not arguments.silent or change.flags != expected or session.condstore:
+        # A silent STORE still tells what the client cannot know: another session's flags, or the new modseq.
+        if not arguments.silent or change.flags != expected:
             await session.tell_flags(index)
-    code = ""
-    if modified:
-        found = [selected.index_of(uid) for uid in modified]
-        numbers = modified if command.uid else [index + 1 for index in found if index is not None]
-        code = f"MODIFIED {format_numbers(sorted(numbers))}"
-    return Reply("STORE completed", code)
+        elif session.condstore and not unchanged:
+            await session.send(b"* %d FETCH (UID %d MODSEQ (%d))\r\n" % (index + 1, change.uid, change.modseq))
 
 
 VERBS = (Verb("STORE", IN_FOLDER, _store, expunge_allowed=False),)

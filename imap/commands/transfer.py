@@ -1,4 +1,4 @@
-"""COPY (RFC 3501 §6.4.7) and MOVE (RFC 6851), with the COPYUID of RFC 4315."""
+"""COPY (RFC 9051 §6.4.7) and MOVE (RFC 6851), with the COPYUID of RFC 4315."""
 
 from __future__ import annotations
 
@@ -28,29 +28,31 @@ async def _transfer(session: Session, command: Command) -> Reply:
     arguments = command.arguments
     if not isinstance(arguments, Copy):
         raise BadCommand(f"malformed {command.name}")
-    selected = session.folder
     moving = command.name == "MOVE"
-    if moving and selected.read_only:
-        raise Refused("READ-ONLY", "Dossier en lecture seule. / The folder is read-only.")
+    selected = session.require("te") if moving else session.folder
     indices = selected.resolve(arguments.messages, uid=command.uid)
-    uids = [selected.view.uids[index] for index in indices]
+    uids = selected.uids(indices)
     try:
-        target = await session.call(session.store.folder, session.account.id, arguments.name)
-        if not uids:
-            return Reply(f"{command.name} completed, nothing to do")
-        if moving and target.id == selected.folder_id:
-            raise Refused("CANNOT", "The messages are in that folder already")
-        verb = session.store.move if moving else session.store.copy
-        validity, pairs = await session.call(verb, selected.folder_id, uids, target.id, session.server.clock())
+        place, target = await session.find(arguments.name, "i")
     except NoSuchFolder:
         raise Refused("TRYCREATE", "Ce dossier n'existe pas. / No such folder.") from None
+    if not uids:
+        return Reply(f"{command.name} completed, nothing to do")
+    if moving and target.id == selected.folder_id:
+        raise Refused("CANNOT", "The messages are in that folder already")
+    verb = session.store.move if moving else session.store.copy
+    viewer = selected.place.viewer or place.viewer
+    validity, pairs = await session.call(
+        verb, selected.folder_id, uids, target.id, session.server.clock(), viewer=viewer
+    )
     code = _copy_uid(validity, pairs)
+    if len(pairs) < len(uids) and not pairs:
+        raise Refused("EXPUNGEISSUED", "Ces messages n'existent plus. / These messages no longer exist.")
     if not moving:
         return Reply("COPY completed", code)
     # RFC 6851 §4.3: COPYUID comes before the EXPUNGE responses, which the synchronisation sends.
-    if code:
-        await session.send(fmt.status("*", "OK", code, "Moved"))
-    return Reply("MOVE completed")
+    await session.send(fmt.status("*", "OK", code, "Moved"))
+    return Reply("MOVE completed", with_modseq=True)
 
 
 VERBS = (

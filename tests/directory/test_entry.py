@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from directory import Entry, InvalidIdentifier, MailboxKind, entry_dn, from_ldif, synthetic_entries, to_ldif
-from directory.entry import MAX_CERTIFICATES, from_attributes, skeleton_ldif, to_attributes
+from directory.entry import MAX_CERTIFICATES, from_attributes, ldif_text, skeleton, to_attributes
 from directory.errors import DirectoryError
 from tests.directory.helpers import certificate
 
@@ -24,7 +24,7 @@ NAME = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 
 def test_ldif_round_trip_of_everybody() -> None:
     entries = synthetic_entries(300, seed=2)
-    assert from_ldif(skeleton_ldif() + to_ldif(entries)) == entries
+    assert from_ldif(ldif_text(skeleton()) + to_ldif(entries)) == entries
 
 
 def test_certificates_survive() -> None:

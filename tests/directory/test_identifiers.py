@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from directory.errors import InvalidIdentifier
 from directory.identifiers import (
     Ins,
+    NationalForm,
     PersonId,
     PersonIdType,
     StructureId,
@@ -32,6 +33,8 @@ from directory.identifiers import (
     parse_siren,
     parse_siret,
     parse_structure_id,
+    read_person_form,
+    read_structure_form,
     with_luhn,
 )
 
@@ -139,3 +142,39 @@ def test_any_text_gives_a_value_or_our_error(value: str) -> None:
 @given(st.integers(min_value=0, max_value=10**10 - 1))
 def test_with_luhn_makes_valid_numbers(stem: int) -> None:
     assert is_rpps(with_luhn(f"{stem:010d}"))
+
+
+@pytest.mark.parametrize(
+    ("value", "parts"),
+    [
+        ("810999000010", ("8", "10999000010", "")),
+        ("0999990013", ("0", "999990013", "")),
+        ("3990000010/D42", ("3", "990000010", "D42")),
+        ("599900001100018/7", ("5", "99900001100018", "7")),
+        ("610999000010/x", ("6", "10999000010", "x")),
+    ],
+)
+def test_every_national_form_of_a_person(value: str, parts: tuple[str, str, str]) -> None:
+    assert read_person_form(value) == NationalForm(*parts)
+
+
+@pytest.mark.parametrize(
+    "value", ["3990000011/D42", "3990000010", "3990000010/", "3990000010/a/b", "7990000010/x", "", "9"]
+)
+def test_other_forms_of_a_person_are_refused(value: str) -> None:
+    with pytest.raises(InvalidIdentifier):
+        read_person_form(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "parts"),
+    [
+        ("1990000010", ("1", "990000010", "")),
+        ("0999990013", ("0", "999990013", "")),
+        ("4109990000100001", ("4", "10999000010", "0001")),
+    ],
+)
+def test_every_national_form_of_a_structure(value: str, parts: tuple[str, str, str]) -> None:
+    assert read_structure_form(value) == NationalForm(*parts)
+    with pytest.raises(InvalidIdentifier):
+        read_structure_form("5" + value[1:])

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import directory.configuration as configuration
+import directory.tools as tools
 from directory import (
     CLAIRE_EXEMPLE,
     Directory,
@@ -56,7 +57,8 @@ def test_it_never_runs_as_root_and_keeps_no_privilege(slapd: Slapd) -> None:
 
 def test_its_files_are_closed_to_others(slapd: Slapd) -> None:
     for path in slapd.folder.rglob("*"):
-        assert path.stat().st_mode & 0o007 == 0, path
+        guarded = path.parent if path.is_socket() else path  # slapd makes its socket open to all; its folder is not
+        assert guarded.stat().st_mode & 0o007 == 0, path
     for secret in (slapd.folder / "operateur.hash", slapd.folder / "tls" / "cle.pem"):
         assert secret.stat().st_mode & 0o777 == 0o600
     if os.geteuid() == 0:
@@ -142,7 +144,7 @@ def test_a_port_taken_is_said(own: Slapd) -> None:
 
 @pytest.mark.parametrize("damage", [b"", b"ceci n'est pas une base" * 1000])
 def test_a_damaged_database_is_said_and_not_served(own: Slapd, damage: bytes) -> None:
-    (own.folder / "data" / "data.mdb").write_bytes(damage)
+    (own.folder / own.generations.current() / "data.mdb").write_bytes(damage)
     with pytest.raises(DirectoryError) as caught:
         own.start(5)
     assert not isinstance(caught.value, DirectoryUnavailable)
@@ -150,7 +152,7 @@ def test_a_damaged_database_is_said_and_not_served(own: Slapd, damage: bytes) ->
 
 
 def test_slapd_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(configuration, "_SEARCH_PATH", str(tmp_path))
+    monkeypatch.setattr(tools, "SEARCH_PATH", str(tmp_path))
     with pytest.raises(DirectoryError, match="apt install"):
         Slapd(tmp_path / "annuaire", ldap_port=free_port()).initialise([], PASSWORD)
 
@@ -206,7 +208,7 @@ def test_a_search_without_an_index_is_refused_when_it_is_too_broad(tmp_path: Pat
     server.start()
     try:
         common = ("ldapsearch", "-x", "-LLL", "-H", server.url, "-b", server.base)
-        for broad in ("(sn=*XEM*)", "(givenName=*LAIR*)", "(description=*S*)", "(objectClass=*)"):
+        for broad in ("(description=*S*)", "(l=*YO*)", "(!(sn=EXEMPLE))", "(objectClass=*)", "(sn=*X*)"):
             assert witness(*common, broad).returncode == 11, broad  # adminLimitExceeded
         assert witness(*common, "(sn=EXEMP*)").stdout.count("dn: ") == 1
         with closing(Directory(server.url)) as directory:
@@ -223,7 +225,8 @@ def test_a_search_without_an_index_is_refused_when_it_is_too_broad(tmp_path: Pat
 
 def test_passwords_are_salted_hashes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert hash_password(PASSWORD) != hash_password(PASSWORD)
-    monkeypatch.setattr(configuration, "_modules", lambda: ("/usr/lib/ldap", ["back_mdb"]))
+    folder, names = configuration._modules()
+    monkeypatch.setattr(configuration, "_modules", lambda: (folder, [one for one in names if one != "argon2"]))
     assert hash_password(PASSWORD).startswith("{SSHA}")
     server = Slapd(tmp_path / "annuaire", ldap_port=free_port())
     server.initialise([], PASSWORD)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 import pytest
 
-from dmp_bridge import DepositContext, plan_deposits
+from dmp_bridge import DepositContext, Desk, plan_deposits
+from dmp_bridge.register import RegisterUnavailable
+from ihe.cda import read_cda
+from ihe.cda_rules import Finding
 from ihe.samples import synthetic_patient
-from mailstore.model import DepositState
-from tests.dmp_bridge.bridge import context, message, xml
+from mailstore.model import DepositState, NewDeposit
+from tests.dmp_bridge.bridge import context, message, now, package, xml
 from tests.dossier.house import make_cda
 
 PATIENT = synthetic_patient(1)
@@ -90,11 +94,96 @@ def test_a_message_to_another_patient_is_held_back() -> None:
     assert reasons(CDA, to=f"{synthetic_patient(2).ins}@patient.mssante.fr") == ["recipient-mismatch"]
 
 
-def test_a_replacement_is_held_back() -> None:
-    related = (
-        r'<relatedDocument typeCode="RPLC"><parentDocument><id root="1.2.3"/></parentDocument></relatedDocument>\1'
+def related(code: str) -> bytes:
+    """The document, related to another one."""
+    other = (
+        rf'<relatedDocument typeCode="{code}"><parentDocument><id root="1.2.3"/></parentDocument></relatedDocument>\1'
     )
-    assert reasons(swap(r"(<componentOf>)", related)) == ["replacement"]
+    return swap(r"(<componentOf>)", other)
+
+
+def test_a_replacement_is_ready_and_a_transformation_is_held_back() -> None:
+    assert reasons(related("RPLC")) == [""]
+    assert reasons(related("XFRM")) == ["transformation"]
+
+
+def planned(*entities: bytes, head: bytes = b"", desk: Desk | None = None) -> list[NewDeposit]:
+    """The deposits planned now, with more header fields and a desk."""
+    return list(plan_deposits(head + message(*entities), context(), at=now(), desk=desk))
+
+
+def codes(deposits: list[NewDeposit]) -> list[list[str]]:
+    """Every code that holds each deposit back."""
+    return [[part.partition(":")[0] for part in one.reason.split(" ; ") if part] for one in deposits]
+
+
+def test_every_reason_is_given_not_the_first_only() -> None:
+    bad = swap('<code code="34112-3"', '<code code="51851-4"').replace(
+        b'confidentialityCode code="N"', b'confidentialityCode code="V"'
+    )
+    [found] = codes(planned(xml(bad)))
+    assert {"type-not-dmp", "confidentiality"} <= set(found)
+
+
+def test_the_future_is_held_back() -> None:
+    future = (now() + timedelta(days=2)).strftime("%Y%m%d%H%M%S+0000").replace("+", r"+")
+    assert codes(planned(xml(swap(r'<effectiveTime value="[^"]+"', f'<effectiveTime value="{future}"')))) == [
+        ["future-date"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "by", "code"),
+    [
+        ('<code code="SA01"', '<code code="SA99"', "facility-unknown"),
+        (
+            'standardIndustryClassCode code="ETABLISSEMENT"',
+            'standardIndustryClassCode code="AILLEURS"',
+            "practice-unknown",
+        ),
+    ],
+)
+def test_codes_outside_the_value_sets_are_held_back(pattern: str, by: str, code: str) -> None:
+    assert code in codes(planned(xml(swap(pattern, by))))[0]
+
+
+def test_opposition_holds_back_and_so_does_a_register_that_is_down() -> None:
+    def broken(ins: str, oid: str) -> bool:
+        raise RegisterUnavailable("down")
+
+    assert codes(planned(xml(CDA), desk=Desk(opposed=lambda ins, oid: ins == PATIENT.ins))) == [["opposed"]]
+    assert codes(planned(xml(CDA), desk=Desk(opposed=lambda ins, oid: False))) == [[]]
+    assert codes(planned(xml(CDA), desk=Desk(opposed=broken))) == [["register"]]
+
+
+def test_an_identity_that_the_message_calls_unqualified_is_held_back() -> None:
+    assert codes(planned(xml(CDA), head=b"X-MSS-INS: N\r\n")) == [["identity"]]
+    assert codes(planned(xml(CDA), head=b"X-MSS-INS: O\r\n")) == [[]]
+
+
+def test_a_failing_check_is_never_a_pass() -> None:
+    class Broken:
+        def findings(self, content: bytes, opened: object) -> list[Finding]:
+            raise RuntimeError("no schema")
+
+    assert codes(planned(xml(CDA), desk=Desk(checks=(Broken(),)))) == [["check-failed"]]
+
+
+def test_announcements_of_a_package_become_actions_and_masks() -> None:
+    deposits = planned(package(CDA, action="D", masks=("INVISIBLE_PATIENT",)))
+    assert codes(deposits) == [[]]
+    asked = DepositContext.from_json(deposits[0].context)
+    assert (asked.action, asked.visibility) == ("delete", ("INVISIBLE_PATIENT",))
+    assert deposits[0].unique_id == "delete:" + read_cda(CDA).unique_id
+    assert codes(planned(package(CDA, action="C"))) == [["replacement"]]
+    replacing = related("RPLC")
+    assert codes(planned(package(replacing, action="C"))) == [[]]
+    assert codes(planned(package(replacing, action="D"))) == [["deletion"]]
+
+
+def test_a_document_hidden_from_the_patient_is_not_held_quietly_when_it_is_sent_to_the_patient() -> None:
+    raw = message(package(CDA, masks=("INVISIBLE_PATIENT",)), to=f"{PATIENT.ins}@patient.mssante.fr")
+    assert codes(list(plan_deposits(raw, context(), at=now()))) == [["invisible-sent"]]
 
 
 def test_context_survives_its_json_and_refuses_nonsense() -> None:

@@ -282,7 +282,14 @@ def test_official_examples_reach_the_record_unchanged(record: House, store: Stor
     depositor = Depositor(store, way(record))
     for deposit_id in store.due_deposits(now(), 100):
         outcome = depositor.run(deposit_id)
-        assert outcome is not None and outcome.state is DepositState.DEPOSITED, outcome
+        assert outcome is not None
+        if outcome.code == "replacement-unknown":  # a second version, whose first one this record never had
+            deposit = store.deposit(deposit_id)
+            assert deposit is not None
+            assert read_cda(expected.pop(deposit.unique_id)).replaces, deposit
+            continue
+        assert outcome.state is DepositState.DEPOSITED, outcome
+    assert len(expected) >= 5
     assert {unique_id: record.store.read(unique_id) for unique_id in expected} == expected
 
 
@@ -304,18 +311,22 @@ async def endless(send: Send) -> None:
         await send({"type": "http.response.body", "body": bytes(64 * 1024), "more_body": True})
 
 
+# Made before the clock runs: it takes longer than the exchange may.
+_BOMB = gzip.compress(bytes(64 * 1024 * 1024))
+
+
 async def compressed(send: Send) -> None:
     """An encoded answer, which nobody asked for and which expands to 64 MB."""
     headers = [(b"content-encoding", b"gzip"), (b"content-type", b"application/soap+xml")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": gzip.compress(bytes(64 * 1024 * 1024))})
+    await send({"type": "http.response.body", "body": _BOMB})
 
 
 @pytest.mark.parametrize(
     ("speak", "state", "reason"),
     [
         (dripping, DepositState.RETRY, "TimeoutError"),
-        (endless, DepositState.RETRY, "ReadError"),
+        (endless, DepositState.RETRY, "AnswerTooLarge"),
         (compressed, DepositState.NEEDS_ATTENTION, "answer"),
     ],
 )

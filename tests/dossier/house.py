@@ -29,6 +29,7 @@ from ihe.ebrim import (
     entry_from_cda,
     lot,
     parse_registry_response,
+    sha1_of,
     to_provide_and_register,
     with_signature,
     xds_author,
@@ -161,17 +162,28 @@ class House:
             return client.post(self.repository, content=body, headers={"Content-Type": content_type})
 
 
-def open_store(folder: Path) -> RecordStore:
+def sha1_hex(content: bytes) -> str:
+    """The XDS hash."""
+    return sha1_of(content)
+
+
+def open_store(folder: Path, *, automatic_creation: bool = True) -> RecordStore:
     """A record in `folder`."""
-    return RecordStore(f"sqlite:///{folder / 'record.sqlite'}", folder / "documents", MASTER_KEY)
+    url = f"sqlite:///{folder / 'record.sqlite'}"
+    return RecordStore(url, folder / "documents", MASTER_KEY, automatic_creation=automatic_creation)
 
 
 @contextmanager
 def house(
-    trust: Trust, folder: Path, *, wrap: Callable[[ASGIApp], ASGIApp] = lambda app: app, max_body: int = 8 << 20
+    trust: Trust,
+    folder: Path,
+    *,
+    wrap: Callable[[ASGIApp], ASGIApp] = lambda app: app,
+    max_body: int = 8 << 20,
+    automatic_creation: bool = True,
 ) -> Iterator[House]:
     """A record of its own in `folder`, listening."""
-    store = open_store(folder)
+    store = open_store(folder, automatic_creation=automatic_creation)
     app = make_record_app(store, trust.record_authority(), max_body=max_body, body_seconds=1.0)
     context = server_context(trust.server.chain, trust.server.key, client_anchors=trust.anchors, client="required")
     try:
@@ -181,7 +193,7 @@ def house(
         store.close()
 
 
-def make_cda(patient: Patient, *, text: str = "compte rendu", structure: str = STRUCTURE, **options: str) -> bytes:
+def make_cda(patient: Patient, *, text: str = "compte rendu", structure: str = STRUCTURE, **options: object) -> bytes:
     """A synthetic hospital report whose PDF is stood in for by `text` (the record never opens the body)."""
     organisation = synthetic_structure(structure, "HOPITAL DE TEST")
     return make_crh_n1(patient, AUTHOR, organisation, at=now(), pdf=text.encode(), **options)  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.imap.support import House, make_house, open_house
+from tests.postgres import PrivatePostgres
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +17,27 @@ def model_house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("house")
     make_house(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def model_postgres(private_postgres: PrivatePostgres, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("postgres-house")
+    url = private_postgres.database()
+    make_house(folder, url)
+    return folder, url
+
+
+@pytest.fixture
+def postgres_house(
+    model_postgres: tuple[Path, str], private_postgres: PrivatePostgres, tmp_path: Path
+) -> Iterator[House]:
+    folder = tmp_path / "house"
+    shutil.copytree(model_postgres[0], folder)
+    url = private_postgres.database(model_postgres[1].rpartition("/")[2])
+    opened = open_house(folder, url)
+    yield opened
+    opened.store.close()
+    private_postgres.drop(url)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -81,32 +82,38 @@ class House:
     account: Account
     context: ssl.SSLContext
     certificate: Path
+    url: str
     sleeps: list[float] = field(default_factory=list)
 
     def open_again(self) -> Store:
         """Another instance on the same files, as another process would have."""
         return Store.open(self.url, self.folder / "blobs", MASTER, index=summarise)
 
-    @property
-    def url(self) -> str:
-        return f"sqlite:///{self.folder / 'store.db'}"
-
     def deliver(self, content: bytes = SIMPLE, folder: str = "INBOX", flags: frozenset[str] = frozenset()) -> int:
-        """Adds a message; its UID."""
-        return self.store.append(self.account.id, folder, content, flags, AT, AT)[1]
+        """Adds a message that some session was told of already, so that it is not \\Recent; its UID."""
+        uid = self.store.append(self.account.id, folder, content, flags, AT, AT)[1]
+        self.store.claim_recent(self.store.folder(self.account.id, folder).id, take=True)
+        return uid
 
     def client_context(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=str(self.certificate))
 
     @asynccontextmanager
-    async def serving(self, limits: Limits | None = None) -> AsyncIterator[ImapServer]:
+    async def serving(self, limits: Limits | None = None, **options: Any) -> AsyncIterator[ImapServer]:
         """A running server with both ports; failed logins do not wait but note how long they would have."""
 
         async def sleep(seconds: float) -> None:
             self.sleeps.append(seconds)
 
         server = ImapServer(
-            self.store, self.context, port_tls=0, port_starttls=0, limits=limits, sleep=sleep, clock=lambda: AT
+            self.store,
+            options.pop("context", self.context),
+            port_tls=0,
+            port_starttls=0,
+            limits=limits,
+            sleep=sleep,
+            clock=lambda: AT,
+            **options,
         )
         await server.start()
         try:
@@ -115,9 +122,9 @@ class House:
             await server.stop()
 
 
-def make_house(folder: Path) -> None:
-    """A new store with one mailbox, and a certificate, in `folder`."""
-    store = Store.create(f"sqlite:///{folder / 'store.db'}", folder / "blobs", MASTER)
+def make_house(folder: Path, url: str = "") -> None:
+    """A new store with one mailbox, and a certificate, in `folder`; its rows in the database at `url`, or in SQLite."""
+    store = Store.create(url or f"sqlite:///{folder / 'store.db'}", folder / "blobs", MASTER)
     store.add_account(
         ADDRESS,
         MailboxKind.PER,
@@ -130,14 +137,15 @@ def make_house(folder: Path) -> None:
     make_certificate(folder)
 
 
-def open_house(folder: Path) -> House:
+def open_house(folder: Path, url: str = "") -> House:
     """The house in `folder`, its store with summaries."""
-    store = Store.open(f"sqlite:///{folder / 'store.db'}", folder / "blobs", MASTER, index=summarise)
+    url = url or f"sqlite:///{folder / 'store.db'}"
+    store = Store.open(url, folder / "blobs", MASTER, index=summarise)
     account = store.find_account(ADDRESS)
     assert account is not None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "server.pem", folder / "server.key")
-    return House(folder, store, account, context, folder / "server.pem")
+    return House(folder, store, account, context, folder / "server.pem", url)
 
 
 class Client:
@@ -154,6 +162,13 @@ class Client:
         client = cls(*await asyncio.open_connection("127.0.0.1", port, ssl=context, limit=2**22))
         greeting = await client.response()
         assert greeting.startswith(b"* OK [CAPABILITY IMAP4rev1")
+        return client
+
+    @classmethod
+    async def open(cls, host: str, port: int, context: ssl.SSLContext | None = None) -> Client:
+        """A connection to any server, in clear or with TLS."""
+        client = cls(*await asyncio.open_connection(host, port, ssl=context, limit=2**22))
+        assert (await client.response()).startswith(b"* OK")
         return client
 
     async def response(self) -> bytes:
@@ -203,13 +218,22 @@ def _pattern(expected: str) -> re.Pattern[str]:
     return re.compile(re.escape(expected).replace(re.escape("<...>"), ".*") + r"\Z", re.DOTALL)
 
 
+def wire(text: str) -> bytes:
+    r"""A `C:` line as sent: `\r\n` is a line end, and `<<text>>` a literal sent without waiting."""
+    raw = text.encode().replace(b"\\r\\n", b"\r\n")
+    raw = re.sub(
+        rb"(~?)<<(.*?)>>", lambda found: b"%b{%d+}\r\n%b" % (found[1], len(found[2]), found[2]), raw, flags=re.DOTALL
+    )
+    return raw + b"\r\n"
+
+
 async def play(client: Client, script: str) -> None:
-    r"""Plays a transcript. `C:` lines are sent, `S:` lines must come in that order; `\r\n` in them is a line end."""
+    r"""Plays a transcript. `C:` lines are sent, `S:` (and `S?:`, which other servers need not say) must come in order."""
     for number, line in enumerate(script.strip().splitlines(), 1):
         kind, _, text = line.strip().partition(": ")
-        text = text.replace("\\r\\n", "\r\n")
         if kind == "C":
-            await client.send(text.encode() + b"\r\n")
-        elif kind == "S":
+            await client.send(wire(text))
+        elif kind in ("S", "S?"):
+            text = text.replace("\\r\\n", "\r\n")
             got = (await client.response()).decode("utf-8").removesuffix("\r\n")
             assert _pattern(text).match(got), f"line {number}\nexpected: {text}\n     got: {got}"

@@ -169,3 +169,84 @@ push "<first-entry><flag-message><copy-message>=Archives<enter><delete-message><
     view = house.store.view(archives.id)
     assert [house.store.read_blob(blob) for blob in view.blobs] == [SIMPLE]
     assert "\\Flagged" in view.flags[0]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+async def test_curl_reads_and_adds(house: House, tmp_path: Path) -> None:
+    house.deliver(SIMPLE)
+    message = tmp_path / "message.eml"
+    message.write_bytes(MULTIPART)
+    async with house.serving() as server:
+        curl = ["curl", "-s", "-S", "--cacert", str(house.certificate), "-u", f"{ADDRESS}:{PASSWORD}"]
+        url = f"imaps://127.0.0.1:{server.ports[0]}"
+        assert "Glyc\xe9mie normale." in await _run([*curl, f"{url}/INBOX;MAILINDEX=1"], tmp_path)
+        assert "* SEARCH 1" in await _run([*curl, f"{url}/INBOX?SUBJECT%20bilan"], tmp_path)
+        await _run([*curl, "-T", str(message), f"{url}/Archives"], tmp_path)
+    view = house.store.view(house.store.folder(house.account.id, "Archives").id)
+    assert [house.store.read_blob(blob) for blob in view.blobs] == [MULTIPART]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("offlineimap") is None, reason="offlineimap is not installed")
+async def test_offlineimap_both_ways(house: House, tmp_path: Path) -> None:
+    house.deliver(SIMPLE)
+    async with house.serving() as server:
+        configuration = tmp_path / "offlineimaprc"
+        configuration.write_text(
+            f"""[general]
+accounts = a
+metadata = {tmp_path}/metadata
+[Account a]
+localrepository = near
+remoterepository = far
+[Repository near]
+type = Maildir
+localfolders = {tmp_path}/mail
+[Repository far]
+type = IMAP
+remotehost = 127.0.0.1
+remoteport = {server.ports[0]}
+remoteuser = {ADDRESS}
+remotepass = {PASSWORD}
+ssl = yes
+sslcacertfile = {house.certificate}
+"""
+        )
+        command = ["offlineimap", "-o", "-u", "basic", "-c", str(configuration)]
+        await _run(command, tmp_path)
+        (arrived,) = [path for path in (tmp_path / "mail/INBOX").glob("*/*") if path.is_file()]
+        assert b"Glyc\xc3\xa9mie normale." in arrived.read_bytes()
+        arrived.rename(arrived.parent.parent / "cur" / (arrived.name.split(":")[0] + ":2,S"))
+        (tmp_path / "mail/INBOX/new/1.new.here").write_bytes(b"From: a@b\nSubject: written here\n\nhello\n")
+        await _run(command, tmp_path)
+    view = house.store.view(house.store.folder(house.account.id, "INBOX").id)
+    assert view.flags[0] == frozenset({"\\Seen"})
+    assert b"Subject: written here" in house.store.read_blob(view.blobs[1])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("neomutt") is None, reason="neomutt is not installed")
+async def test_neomutt_files_a_message(house: House, tmp_path: Path) -> None:
+    house.deliver(SIMPLE)
+    async with house.serving() as server:
+        configuration = tmp_path / "neomuttrc"
+        configuration.write_text(
+            f"""set imap_user="{ADDRESS}"
+set imap_pass="{PASSWORD}"
+set certificate_file="{house.certificate}"
+set ssl_force_tls=yes
+set ssl_verify_host=no
+set imap_qresync=yes
+set folder="imaps://127.0.0.1:{server.ports[0]}/"
+set spoolfile="+INBOX"
+set header_cache="{tmp_path}/cache"
+set confirmappend=no
+set delete=yes
+set wait_key=no
+push "<first-entry><flag-message><save-message>=Archives<enter><sync-mailbox><quit>"
+"""
+        )
+        await _run(["script", "-qec", f"neomutt -n -F {configuration}", "/dev/null"], tmp_path)
+    view = house.store.view(house.store.folder(house.account.id, "Archives").id)
+    assert [house.store.read_blob(blob) for blob in view.blobs] == [SIMPLE]

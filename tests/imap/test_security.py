@@ -270,7 +270,7 @@ async def test_a_flood_of_logins_leaves_the_threads_to_the_others(
 ) -> None:
     lock, inside, most = threading.Lock(), 0, 0
 
-    def slow(address: str, password: str, at: datetime) -> Account | None:
+    def slow(address: str, password: str, at: datetime, *, service: str, source: str) -> Account | None:
         nonlocal inside, most
         with lock:
             inside += 1

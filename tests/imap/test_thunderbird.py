@@ -8,7 +8,7 @@ LOGIN = f'C: 47 LOGIN {ADDRESS} "{PASSWORD}"\nS: 47 OK [CAPABILITY IMAP4rev1<...
 
 DAY = r"""
 C: 49 namespace
-S: * NAMESPACE (("" "/")) NIL NIL
+S: * NAMESPACE (("" "/")) (("Partages/" "/")) NIL
 S: 49 OK NAMESPACE completed
 C: 50 ID ("name" "Thunderbird" "version" "153.7.0")
 S: * ID ("name" "Caducee")
@@ -30,6 +30,7 @@ S: * OK [UNSEEN 1]<...>
 S: * OK [UIDVALIDITY<...>
 S: * OK [UIDNEXT 2]<...>
 S: * OK [HIGHESTMODSEQ 2] Highest
+S: * OK [MAILBOXID (F<...>)] Ok
 S: 52 OK [READ-WRITE] SELECT completed
 C: 53 UID fetch 1:* (FLAGS) (CHANGEDSINCE 1)
 S: * 1 FETCH (UID 1 FLAGS () MODSEQ (2))
@@ -54,7 +55,7 @@ C: 59 uid SEARCH UNDELETED SENTSINCE 17-Nov-2026
 S: * SEARCH 1
 S: 59 OK SEARCH completed
 C: 60 create "Archives/2026"
-S: 60 OK CREATE completed
+S: 60 OK [MAILBOXID (F<...>)] CREATE completed
 C: 61 subscribe "Archives/2026"
 S: 61 OK SUBSCRIBE completed
 C: 62 list "" "Archives/2026"
@@ -63,13 +64,14 @@ S: 62 OK LIST completed
 C: 63 uid move 1 "Archives/2026"
 S: * OK [COPYUID <...> 1 1] Moved
 S: * 1 EXPUNGE
-S: 63 OK MOVE completed
+S: 63 OK [HIGHESTMODSEQ <...>] MOVE completed
 C: 64 uid move 4294967168 "Corbeille"
 S: 64 OK MOVE completed, nothing to do
 """
 
 DRAFT = r"""
 C: 70 select "Brouillons" (CONDSTORE)
+S: * OK [CLOSED] Previous mailbox closed
 S: * FLAGS<...>
 S: * OK [PERMANENTFLAGS<...>
 S: * 0 EXISTS
@@ -77,23 +79,24 @@ S: * 0 RECENT
 S: * OK [UIDVALIDITY<...>
 S: * OK [UIDNEXT 1]<...>
 S: * OK [HIGHESTMODSEQ 1] Highest
+S: * OK [MAILBOXID (F<...>)] Ok
 S: 70 OK [READ-WRITE] SELECT completed
 C: 71 append "Brouillons" (\Draft) {14+}\r\nSubject: x\r\n\r\n
 S: * 1 EXISTS
-S: * 0 RECENT
+S: * 1 RECENT
 S: 71 OK [APPENDUID <...> 1] APPEND completed
 C: 72 uid store 1 +Flags (\Seen \Deleted)
-S: * 1 FETCH (UID 1 FLAGS (\Deleted \Draft \Seen) MODSEQ (3))
+S: * 1 FETCH (UID 1 FLAGS (\Deleted \Draft \Recent \Seen) MODSEQ (3))
 S: 72 OK STORE completed
 C: 73 uid expunge 1
 S: * 1 EXPUNGE
-S: 73 OK EXPUNGE completed
+S: 73 OK [HIGHESTMODSEQ <...>] EXPUNGE completed
 """
 
 # A folder with a folder in it is renamed, thrown away, and the bin emptied.
 FOLDERS = r"""
 C: 80 create "Patients &- r&AOk-seau/Suivi"
-S: 80 OK CREATE completed
+S: 80 OK [MAILBOXID (F<...>)] CREATE completed
 C: 80s subscribe "Patients &- r&AOk-seau/Suivi"
 S: 80s OK SUBSCRIBE completed
 C: 81 list (subscribed) "" "Patients &- r&AOk-seau/*" return (special-use)

@@ -21,7 +21,7 @@ C: c LIST "" ""
 S: * LIST (\Noselect) "/" ""
 S: c OK LIST completed
 C: d CREATE Patients/2026
-S: d OK CREATE completed
+S: d OK [MAILBOXID (F<...>)] CREATE completed
 C: e LIST "" Patients%
 S: * LIST (\HasChildren) "/" Patients
 S: e OK LIST completed
@@ -63,7 +63,7 @@ S: * LIST (\HasNoChildren \Sent) "/" Envoy&AOk-s
 S: * LIST (\HasNoChildren \Junk) "/" Ind&AOk-sirables
 S: o OK LIST completed
 C: p NAMESPACE
-S: * NAMESPACE (("" "/")) NIL NIL
+S: * NAMESPACE (("" "/")) (("Partages/" "/")) NIL
 S: p OK NAMESPACE completed
 """
 
@@ -77,6 +77,7 @@ S: * OK [UNSEEN 1] First unseen
 S: * OK [UIDVALIDITY <...>] UIDs valid
 S: * OK [UIDNEXT 3] Predicted next UID
 S: * OK [HIGHESTMODSEQ <...>] Highest
+S: * OK [MAILBOXID (F<...>)] Ok
 S: b OK [READ-WRITE] SELECT completed
 C: c FETCH 1 (FLAGS UID INTERNALDATE RFC822.SIZE)
 S: * 1 FETCH (FLAGS () UID 1 INTERNALDATE "21-Nov-2026 10:00:00 +0000" RFC822.SIZE %(size)d)
@@ -122,14 +123,15 @@ S: * 1 EXPUNGE
 S: p OK EXPUNGE completed
 C: q APPEND INBOX (\Seen) "17-Jul-1996 02:44:25 -0700" {14+}\r\nSubject: x\r\n\r\n
 S: * 1 EXISTS
-S: * 0 RECENT
+S: * 1 RECENT
 S: q OK [APPENDUID <...> 3] APPEND completed
 C: r FETCH 1 (INTERNALDATE FLAGS)
-S: * 1 FETCH (INTERNALDATE "17-Jul-1996 09:44:25 +0000" FLAGS (\Seen))
+S: * 1 FETCH (INTERNALDATE "17-Jul-1996 09:44:25 +0000" FLAGS (\Recent \Seen))
 S: r OK FETCH completed
 C: s APPEND absent {1+}\r\nx
 S: s NO [TRYCREATE] <...>
 C: t EXAMINE INBOX
+S: * OK [CLOSED] Previous mailbox closed
 S: * FLAGS (\Answered \Deleted \Draft \Flagged \Seen)
 S: * OK [PERMANENTFLAGS ()] Flags kept
 S: * 1 EXISTS
@@ -137,6 +139,7 @@ S: * 0 RECENT
 S: * OK [UIDVALIDITY <...>] UIDs valid
 S: * OK [UIDNEXT 4] Predicted next UID
 S: * OK [HIGHESTMODSEQ <...>] Highest
+S: * OK [MAILBOXID (F<...>)] Ok
 S: t OK [READ-ONLY] EXAMINE completed
 C: u STORE 1 FLAGS ()
 S: u NO [READ-ONLY] <...>
@@ -162,9 +165,10 @@ S: * OK [UNSEEN 1]<...>
 S: * OK [UIDVALIDITY<...>
 S: * OK [UIDNEXT 3]<...>
 S: * OK [HIGHESTMODSEQ 3] Highest
+S: * OK [MAILBOXID (F<...>)] Ok
 S: b OK [READ-WRITE] SELECT completed
 C: c UID STORE 1:2 (UNCHANGEDSINCE 2) +FLAGS.SILENT (\Seen)
-S: * 1 FETCH (UID 1 FLAGS (\Seen) MODSEQ (4))
+S: * 1 FETCH (UID 1 MODSEQ (4))
 S: c OK [MODIFIED 2] STORE completed
 C: d UID FETCH 1:* (FLAGS) (CHANGEDSINCE 3)
 S: * 1 FETCH (UID 1 FLAGS (\Seen) MODSEQ (4))

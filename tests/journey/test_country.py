@@ -301,6 +301,14 @@ async def as_gateway(country: Country, content: bytes, code: str | None) -> Answ
     return answers[GP]
 
 
+@pytest_asyncio.fixture(loop_scope="module")
+async def wrong_codes(country: Country) -> AsyncIterator[None]:
+    """Around a test that shows wrong codes: they slow each other down, and five close the gateway to the next tests."""
+    yield
+    assert "oubliés" in await caducee("proxy", "code", "reopen", people.GATEWAY, place=country.hospital)
+
+
+@pytest.mark.usefixtures("wrong_codes")
 async def test_a_gateway_without_its_code_is_refused_and_nothing_is_kept(country: Country) -> None:
     for code in (
         None,
@@ -319,6 +327,7 @@ async def test_a_gateway_without_its_code_is_refused_and_nothing_is_kept(country
         assert await support.copies(country, sent.message_id) == [0, 0]
 
 
+@pytest.mark.usefixtures("wrong_codes")
 async def test_refusals_are_shown_with_their_reason(country: Country) -> None:
     await as_gateway(country, next(support.reports()).content, None)
     shown = json.loads(await caducee("refusals", "--last", "2", "--json", place=country.hospital))
@@ -326,6 +335,7 @@ async def test_refusals_are_shown_with_their_reason(country: Country) -> None:
     assert any("5.7.8" in line["détail"] for line in shown)
 
 
+@pytest.mark.usefixtures("wrong_codes")
 async def test_a_lost_answer_is_given_again_though_the_code_is_used_up(country: Country) -> None:
     said = await caducee("proxy", "code", "issue", people.GATEWAY, "--max-uses", "1", place=country.hospital)
     code, sent = said.strip().splitlines()[-1], next(support.reports())
@@ -335,6 +345,7 @@ async def test_a_lost_answer_is_given_again_though_the_code_is_used_up(country: 
     assert (await as_gateway(country, next(support.reports()).content, code)).enhanced == "5.7.8"
 
 
+@pytest.mark.usefixtures("wrong_codes")
 async def test_a_revoked_code_no_longer_sends(country: Country) -> None:
     said = await caducee("proxy", "code", "issue", people.GATEWAY, place=country.hospital)
     code = said.strip().splitlines()[-1]

@@ -68,7 +68,7 @@ def test_a_failed_step_makes_the_command_fail(tmp_path: Path) -> None:
         text=True,
         timeout=120,
         check=False,
-        env={**os.environ, "CADUCEE_DMP__DEPOSIT_ON_SENDING": "false"},
+        env={**os.environ, "CADUCEE_DMP__POLICY": "never"},
     )
     assert done.returncode == 1, done.stderr
     assert [step["name"][:2] for step in json.loads(done.stdout) if not step["ok"]] == ["a4"]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+
+from sqlalchemy import create_engine
 
 from mailstore import (
     Acceptance,
@@ -15,6 +18,7 @@ from mailstore import (
     OutgoingCopy,
     Store,
 )
+from mailstore.tables import metadata
 
 NOW = datetime(2026, 3, 2, 9, 30, 0, 123456, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=1)
@@ -23,8 +27,36 @@ KEY = bytes(range(32))
 
 
 def url(folder: Path) -> str:
-    """Where the tests keep the database of a folder."""
-    return f"sqlite:///{folder / 'mail.db'}"
+    """Where the tests keep the database of a folder: SQLite beside the blobs, unless `use_database` said otherwise."""
+    said = folder / "database.url"
+    return said.read_text() if said.exists() else f"sqlite:///{folder / 'mail.db'}"
+
+
+def use_database(folder: Path, database_url: str) -> None:
+    """Have the stores of a folder, in this process and others, keep their rows in this database."""
+    (folder / "database.url").write_text(database_url)
+
+
+def sql(folder: Path, statement: str) -> list[tuple[Any, ...]]:
+    """Run one statement on the database of a folder, past the store; its rows, if it gives any."""
+    engine = create_engine(url(folder))
+    with engine.begin() as connection:
+        result = connection.exec_driver_sql(statement)
+        rows = [tuple(row) for row in result] if result.returns_rows else []
+    engine.dispose()
+    return rows
+
+
+def stored_bytes(folder: Path) -> dict[str, bytes]:
+    """Everything a store keeps, by place: its files and, on PostgreSQL, the values of each table."""
+    kept = {
+        str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "database.url"
+    }
+    if not url(folder).startswith("sqlite"):
+        for table in metadata.sorted_tables:
+            values = [value for row in sql(folder, f"SELECT * FROM {table.name}") for value in row]  # noqa: S608
+            kept[table.name] = b"\n".join(v if isinstance(v, bytes) else str(v).encode() for v in values)
+    return kept
 
 
 def open_store(folder: Path, *, create: bool = False, key: bytes = KEY) -> Store:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -10,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from mailstore import Account, MailboxKind, Store, StoreError
-from mailstore.accounts import FAILURE_WINDOW, FAILURES_ALLOWED
-from tests.mailstore.helpers import MINUTE, NOW, make_account
+from mailstore.logins import FAILURE_WINDOW, FAILURES_ALLOWED
+from tests.mailstore.helpers import MINUTE, NOW, make_account, sql
 
 
 def test_an_account_and_its_default_folders(store: Store, account: Account) -> None:
@@ -60,9 +59,7 @@ def test_passwords(store: Store, tmp_path: Path) -> None:
     store.set_password("bob@medecin.example", "nouveau")
     assert store.authenticate("bob@medecin.example", "corps gras 42", NOW) is None
     assert store.authenticate("bob@medecin.example", "nouveau", NOW) == account
-    database = sqlite3.connect(tmp_path / "mail.db")
-    (hashed,) = database.execute("SELECT password_hash FROM accounts").fetchone()
-    database.close()
+    ((hashed,),) = sql(tmp_path, "SELECT password_hash FROM accounts")
     assert hashed.startswith("$argon2id$v=19$m=65536,t=3,p=4$")  # RFC 9106 §4, second option
 
 

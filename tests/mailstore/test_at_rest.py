@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from mailstore import DepositState, FlagOperation, LocalDelivery, NewDeposit, OutgoingCopy, Store
-from tests.mailstore.helpers import MINUTE, NOW, acceptance, make_account
+from mailstore import DepositState, FlagOperation, LocalDelivery, NewDeposit, OutgoingCopy, SearchPart, Store
+from tests.mailstore.helpers import MINUTE, NOW, acceptance, make_account, stored_bytes
 
 BODY, SUBJECT, PASSWORD = "tumeur-canari-body", "Dupont-canari-subject", "canari-mot-de-passe"
 DOCUMENT, CONTEXT, KEY, FOLDER = "canari-cda-ins", "canari-context", "canari-private-key", "Patient canari-nom"
 RAW = f"Subject: {SUBJECT}\r\n\r\n{BODY}\r\n".encode() * 3
 
 
-def test_no_canary_in_any_file(store: Store, tmp_path: Path) -> None:
+def test_no_canary_in_any_file(store: Store, place: Path) -> None:
     account = make_account(store, "alice@medecin.example", PASSWORD)
     assert store.authenticate(account.address, PASSWORD, NOW)
     assert store.authenticate(PASSWORD, "typed in the wrong field", NOW) is None
@@ -39,21 +39,25 @@ def test_no_canary_in_any_file(store: Store, tmp_path: Path) -> None:
     store.settle_deposit(1, "w", DepositState.NEEDS_ATTENTION, "INS", NOW)
     assert store.summaries(target, [1, 2]) == {1: RAW.split(b"\r\n")[0], 2: RAW.split(b"\r\n")[0]}
     assert store.folder(account.id, FOLDER).total == 2
+    assert store.search_text(target, SearchPart.TEXT, "canari-SUBJECT") == [1, 2]
+    store.subscribe(account.id, "Patient canari-abonné", True)
+    store.add_app_password(account.address, "téléphone", NOW)
+    store.set_totp(account.address, "CANARICANARICANARICANARICANARI22")
 
     def assert_no_canary() -> None:
-        files = [path for path in tmp_path.rglob("*") if path.is_file()]
-        assert {"mail.db"} < {path.name for path in files}
-        for path in files:
-            data = path.read_bytes()
-            for canary in (BODY, SUBJECT, PASSWORD, DOCUMENT, CONTEXT, KEY, "canari"):
-                assert canary.encode() not in data, (path, canary)
+        kept = stored_bytes(place)
+        assert any(name.endswith(("mail.db", "search_index")) for name in kept)
+        for name, data in kept.items():
+            for canary in (BODY, SUBJECT, PASSWORD, DOCUMENT, CONTEXT, KEY, "canari", "CANARI"):
+                assert canary.encode() not in data, (name, canary)
 
-    assert any(path.name.endswith("-wal") for path in tmp_path.iterdir()), "the journal is looked at as well"
+    if (place / "mail.db").exists():
+        assert any(path.name.endswith("-wal") for path in place.iterdir()), "the journal is looked at as well"
     assert_no_canary()
     store.close()
     assert_no_canary()
 
 
-def test_the_search_itself_would_find_a_canary(store: Store, tmp_path: Path) -> None:
+def test_the_search_itself_would_find_a_canary(store: Store, place: Path) -> None:
     store.accept(dataclasses.replace(acceptance(make_account(store, "a@x.fr")), message_id="<canari@x>"), NOW)
-    assert any(b"canari" in path.read_bytes() for path in tmp_path.glob("mail.db*"))
+    assert any(b"canari" in data for data in stored_bytes(place).values())

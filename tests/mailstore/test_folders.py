@@ -96,8 +96,15 @@ def test_subscription(store: Store, account: Account) -> None:
     assert store.folder(account.id, "X").subscribed
     store.subscribe(account.id, "X", False)
     assert not store.folder(account.id, "X").subscribed
-    with pytest.raises(NoSuchFolder):
-        store.subscribe(account.id, "none", True)
+    # RFC 9051 §6.3.7: a name may be subscribed before its folder exists, and stays so when it goes.
+    store.subscribe(account.id, "Y", True)
+    store.subscribe(account.id, "Y", True)
+    assert store.create_folder(account.id, "Y").subscribed
+    store.delete_folder(account.id, "Y")
+    assert "Y" in store.subscriptions(account.id)
+    assert "X" not in store.subscriptions(account.id)
+    with pytest.raises(StoreError):
+        store.subscribe(account.id, "a//b", True)
 
 
 def test_a_deleted_folder_takes_its_messages(store: Store, account: Account) -> None:

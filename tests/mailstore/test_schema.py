@@ -27,6 +27,7 @@ def test_the_migrations_lead_to_the_tables(store: Store, tmp_path: Path) -> None
     engine.dispose()
 
 
+@pytest.mark.parametrize("place", ["sqlite"], indirect=True)
 def test_the_migrations_build_the_same_sql_as_the_tables(store: Store, tmp_path: Path) -> None:
     """What `compare_metadata` does not look at (keys, AUTOINCREMENT) shows in SQLite's own text."""
     reference = sqlite3.connect(":memory:")
@@ -56,6 +57,7 @@ def test_the_tables_can_be_written_for_postgresql() -> None:
             assert str(CreateIndex(index).compile(dialect=dialect))
 
 
+@pytest.mark.parametrize("place", ["sqlite"], indirect=True)
 def test_sqlite_is_set_for_durability(store: Store) -> None:
     with store._db.read() as connection:
         pragmas = {

@@ -14,7 +14,7 @@ from caducee.mailboxes import NewMailbox, add_mailbox
 from caducee.settings import OperatorSection
 from directory import Directory, Entry, Slapd
 from mailstore import Account, MailboxKind, Store
-from proxy import EncryptPolicy, Protector, ProxyPolicy, SignPolicy
+from proxy import EncryptPolicy, Protector, ProxyPolicy, SignPolicy, Tokens
 from trustspace import Anchors, Issued, PracticeAuthority, Usage, check_path, pem
 
 OURS = "chu-exemple.mssante.fr"
@@ -37,7 +37,11 @@ class Desk:
     now: datetime
 
     def protector(
-        self, *, encrypt: EncryptPolicy = EncryptPolicy.WHEN_POSSIBLE, sign: SignPolicy = SignPolicy.WITH_CODE
+        self,
+        *,
+        encrypt: EncryptPolicy = EncryptPolicy.WHEN_POSSIBLE,
+        sign: SignPolicy = SignPolicy.WITH_CODE,
+        tokens: Tokens | None = None,
     ) -> Protector:
         policy = ProxyPolicy(dict.fromkeys(MailboxKind, SignPolicy.ALWAYS) | {MailboxKind.APP: sign}, encrypt)
         return Protector(
@@ -47,6 +51,7 @@ class Desk:
             signers=self.checker(Usage.SIGNATURE),
             recipients=self.checker(Usage.ENCRYPTION),
             is_local=lambda address: address.endswith(f"@{OURS}"),
+            tokens=tokens,
         )
 
     def checker(self, usage: Usage):  # type: ignore[no-untyped-def]

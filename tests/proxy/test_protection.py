@@ -14,7 +14,7 @@ import mime
 import smime
 from directory import Directory
 from mailstore import Account
-from proxy import CODE_FIELD, EncryptPolicy, Protected, Refusal, SignPolicy, new_code
+from proxy import CODE_FIELD, CodeDesk, EncryptPolicy, Protected, Refusal, SignPolicy
 from tests.proxy.conftest import ALICE, BRUNO, CLAIRE, GATEWAY, OURS, WITHOUT, Desk
 
 SECRET = "Le patient va bien, hémoglobine 13"
@@ -30,9 +30,7 @@ def letter(sender: str, *, code: str | None = None, more: list[tuple[str, str]] 
 
 
 def issue(desk: Desk, account: Account, *, max_uses: int | None = None) -> str:
-    code = new_code()
-    desk.store.add_send_code(account.id, code.code_id, code.digest, desk.now + timedelta(days=1), max_uses, desk.now)
-    return code.text
+    return CodeDesk(desk.store).issue(account, at=desk.now, life=timedelta(days=1), max_uses=max_uses).text
 
 
 def good(answer: Protected | Refusal) -> Protected:
@@ -43,6 +41,12 @@ def good(answer: Protected | Refusal) -> Protected:
 def refused(answer: Protected | Refusal) -> Refusal:
     assert isinstance(answer, Refusal)
     return answer
+
+
+def octets(content: object) -> bytes:
+    """Of a copy the proxy made: its bytes are in memory."""
+    assert isinstance(content, bytes)
+    return content
 
 
 def open_as(desk: Desk, address: str, raw: bytes) -> smime.Opened:
@@ -58,8 +62,8 @@ def test_signed_for_the_sender_and_encrypted_to_the_recipient(desk: Desk) -> Non
     )
     (copy,) = protected.copies
     assert copy.recipients == (CLAIRE,)
-    assert SECRET.encode() not in copy.content
-    opened = open_as(desk, CLAIRE, copy.content)
+    assert SECRET.encode() not in octets(copy.content)
+    opened = open_as(desk, CLAIRE, octets(copy.content))
     assert opened.opened
     (verification,) = opened.verifications
     assert (verification.national_id, verification.addresses) == ("810999000010", (ALICE,))
@@ -77,7 +81,7 @@ def test_each_recipient_gets_what_they_can_read(desk: Desk) -> None:
     )
     assert mime.parse(protected.local[ALICE]).media_type == "multipart/signed"
     assert open_as(desk, BRUNO, protected.local[BRUNO]).opened
-    by_recipient = {name: copy.content for copy in protected.copies for name in copy.recipients}
+    by_recipient = {name: octets(copy.content) for copy in protected.copies for name in copy.recipients}
     assert open_as(desk, CLAIRE, by_recipient[CLAIRE]).opened
     assert mime.parse(by_recipient[WITHOUT]).media_type == "multipart/signed"
 
@@ -122,7 +126,7 @@ def test_the_code_is_gone_from_all_that_leaves(desk: Desk) -> None:
     protected = good(
         desk.protector().protect(raw, sender=desk.account(ALICE), recipients=[WITHOUT, ALICE], at=desk.now)
     )
-    for content in (protected.clear, *protected.local.values(), *(copy.content for copy in protected.copies)):
+    for content in (protected.clear, *protected.local.values(), *(octets(copy.content) for copy in protected.copies)):
         assert code.encode() not in content
         assert b"caducee-code" not in content.lower()
     assert code not in str(protected.events)
@@ -157,7 +161,7 @@ def signed_by(desk: Desk, address: str) -> bytes:
 def test_a_message_signed_at_the_desk_keeps_its_signature(desk: Desk) -> None:
     raw = signed_by(desk, BRUNO)
     protected = good(desk.protector().protect(raw, sender=desk.account(BRUNO), recipients=[WITHOUT], at=desk.now))
-    assert protected.copies[0].content == raw
+    assert octets(protected.copies[0].content) == raw
 
 
 def test_a_signature_of_somebody_else_is_refused(desk: Desk) -> None:
@@ -177,7 +181,7 @@ def test_what_the_sender_encrypted_is_not_touched(desk: Desk) -> None:
             raw, sender=desk.account(ALICE), recipients=[CLAIRE, BRUNO], at=desk.now
         )
     )
-    assert protected.copies[0].content == protected.local[BRUNO] == raw
+    assert octets(protected.copies[0].content) == protected.local[BRUNO] == raw
     assert protected.clear == b""
 
 
@@ -282,7 +286,7 @@ def test_an_elliptic_curve_certificate_in_the_directory_is_passed_over(desk: Des
         patch.setattr(Directory, "encryption_certificates", lambda self, mail, at: [curve, issued])
         patch.setattr(protector, "_encryption", lambda certificate, others, at: SimpleNamespace(trusted=True))
         protected = good(protector.protect(letter(ALICE), sender=desk.account(ALICE), recipients=[CLAIRE], at=desk.now))
-    assert open_as(desk, CLAIRE, protected.copies[0].content).opened
+    assert open_as(desk, CLAIRE, octets(protected.copies[0].content)).opened
 
 
 def test_a_signing_certificate_out_of_date_signs_nothing(desk: Desk) -> None:

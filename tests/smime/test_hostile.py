@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 import mime
 import smime
-from smime import asn1, ber, der, signed
+from smime import asn1, ber, der, enveloped_codec, signed_codec
 from smime.verdict import Reason, Verdict
 from tests.smime.certificates import AT, path, rsa_holder
+from tests.smime.support import verify_cms, write_enveloped, write_signed
 from tests.smime.test_open import CMS
 from tests.smime.test_sign_verify import CONTENT, SIGNATURE
 
@@ -62,14 +63,14 @@ HOSTILE = {
 def test_hostile_structures(name: str) -> None:
     data = HOSTILE[name]
     started = time.process_time()
-    for read in (asn1.read_signed, asn1.read_enveloped):
+    for read in (signed_codec.read_signed, enveloped_codec.read_enveloped):
         with pytest.raises((smime.MalformedCms, smime.UnsupportedCms)):
             read(data)
-    (verification,) = signed.verify(data, b"x", at=AT, path=path)
+    (verification,) = verify_cms(data, b"x", at=AT, path=path)
     assert verification.verdict is Verdict.INVALID
     raw = mime.leaf("application/pkcs7-mime", data)
     holder = rsa_holder()
-    opened = smime.open_message(raw, [smime.SoftwareDecryptor(holder.rsa, holder.certificate)], at=AT, path=path)
+    opened = smime.open_message(raw, [holder.decryptor], at=AT, path=path)
     assert not opened.opened and all(item.verdict is Verdict.INVALID for item in opened.verifications)
     assert time.process_time() - started < 3
 
@@ -79,9 +80,9 @@ def test_any_bytes_give_typed_errors(data: bytes) -> None:
     with contextlib.suppress(smime.MalformedCms):
         ber.check(data)
     with contextlib.suppress(smime.SmimeError):
-        asn1.read_signed(data)
+        signed_codec.read_signed(data)
     with contextlib.suppress(smime.SmimeError):
-        asn1.read_enveloped(data)
+        enveloped_codec.read_enveloped(data)
 
 
 @given(st.sampled_from([SIGNATURE, CMS]), st.data())
@@ -89,33 +90,31 @@ def test_mangled_structures_give_typed_errors(cms: bytes, data: st.DataObject) -
     start = data.draw(st.integers(0, len(cms)))
     stop = data.draw(st.integers(start, min(len(cms), start + 40)))
     mangled = cms[:start] + data.draw(st.binary(max_size=20)) + cms[stop:]
-    for verification in signed.verify(mangled, CONTENT, at=AT, path=path):
+    for verification in verify_cms(mangled, CONTENT, at=AT, path=path):
         assert isinstance(verification.verdict, Verdict)
-    for read in (asn1.read_signed, asn1.read_enveloped):
+    for read in (signed_codec.read_signed, enveloped_codec.read_enveloped):
         with contextlib.suppress(smime.SmimeError):
             read(mangled)
 
 
 def test_too_many_of_anything() -> None:
-    record = asn1.read_enveloped(CMS)
+    record = enveloped_codec.read_enveloped(CMS)
     der = rsa_holder().certificate.public_bytes(Encoding.DER)
-    many = asn1.write_enveloped(
+    many = write_enveloped(
         [(der, record.recipients[0].encrypted_key, None)] * 1001,
         iv=record.iv,
         ciphertext=b"x" * 16,
     )
     with pytest.raises(smime.MalformedCms):
-        asn1.read_enveloped(many)
-    attributes = asn1.signed_attributes(bytes(32), der, bytes(32), AT)
-    crowd = asn1.write_signed(
+        enveloped_codec.read_enveloped(many)
+    attributes = signed_codec.signed_attributes(bytes(32), der, bytes(32), AT)
+    crowd = write_signed(
         certificates=[der] * 65,
-        digest="sha256",
         attributes=attributes,
-        signature_algorithm="rsassa_pkcs1v15",
         signature=b"x",
     )
     with pytest.raises(smime.MalformedCms):
-        asn1.read_signed(crowd)
+        signed_codec.read_signed(crowd)
 
 
 SAMPLES = Path(__file__).resolve().parents[2].parent / "shared" / "samples" / "rfc4134"
@@ -125,14 +124,14 @@ SAMPLES = Path(__file__).resolve().parents[2].parent / "shared" / "samples" / "r
 def test_the_old_examples_are_read_and_never_valid() -> None:
     """SHA-1, DSA and triple DES: the structures are read, a modern policy accepts none of them."""
     verdicts: dict[str, list[str]] = {}
-    rsa = signed.verify((SAMPLES / "4.2.bin").read_bytes(), None, at=AT, path=path)
+    rsa = verify_cms((SAMPLES / "4.2.bin").read_bytes(), None, at=AT, path=path)
     assert Reason.WEAK_DIGEST in rsa[0].reasons and Reason.WEAK_KEY in rsa[0].reasons
     assert Reason.SIGNATURE not in rsa[0].reasons  # a public vector whose RSA signature is right
     for file in sorted(SAMPLES.glob("4.*.bin")):
         with contextlib.suppress(smime.SmimeError):
-            record = asn1.read_signed(file.read_bytes())
+            record = signed_codec.read_signed(file.read_bytes())
             content = None if record.content is not None else os.urandom(8)
-            found = signed.verify(file.read_bytes(), content, at=AT, path=path)
+            found = verify_cms(file.read_bytes(), content, at=AT, path=path)
             verdicts[file.stem] = [item.verdict.value for item in found]
     assert len(verdicts) >= 6
     assert all(verdict != "valid" for found in verdicts.values() for verdict in found)
@@ -154,29 +153,29 @@ def test_content_in_very_many_pieces_is_joined_in_linear_time() -> None:
     pieces = indefinite(0x24, indefinite(0x24, der.octets(b"first")), *[der.octets(b"x" * 25)] * 200_000)
     content = der.sequence(DATA_OID, indefinite(0xA0, pieces))
     began = time.monotonic()
-    record = asn1.read_signed(signed_data(der.set_of(SHA256), content, der.set_of()))
-    assert record.content == b"first" + b"x" * 5_000_000
+    record = signed_codec.read_signed(signed_data(der.set_of(SHA256), content, der.set_of()))
+    assert record.content is not None and b"".join(record.content) == b"first" + b"x" * 5_000_000
     assert time.monotonic() - began < 5  # 25 s and more when every piece copied all before it
 
 
 def test_a_piece_of_another_type_is_refused() -> None:
     content = der.sequence(DATA_OID, indefinite(0xA0, indefinite(0x24, der.integer(5))))
     with pytest.raises(smime.MalformedCms):
-        asn1.read_signed(signed_data(der.set_of(SHA256), content, der.set_of()))
+        signed_codec.read_signed(signed_data(der.set_of(SHA256), content, der.set_of()))
 
 
 def test_digest_algorithms_and_certificates_are_bounded() -> None:
-    many = der.element(0x31, *[SHA256] * (asn1.MAX_SIGNERS + 1))
-    with pytest.raises(smime.MalformedCms, match="digest algorithms"):
-        asn1.read_signed(signed_data(many, der.sequence(DATA_OID), der.set_of()))
+    many = der.element(0x31, *[SHA256] * (signed_codec.MAX_SIGNERS + 1))
+    with pytest.raises(smime.MalformedCms, match="too many elements"):
+        signed_codec.read_signed(signed_data(many, der.sequence(DATA_OID), der.set_of()))
     huge = der.element(0xA0, der.sequence(der.sequence(der.octets(b"x" * asn1.MAX_CERTIFICATE_SIZE))))
     with pytest.raises(smime.MalformedCms, match="too long"):
-        asn1.read_signed(signed_data(der.set_of(SHA256), der.sequence(DATA_OID), huge, der.set_of()))
+        signed_codec.read_signed(signed_data(der.set_of(SHA256), der.sequence(DATA_OID), huge, der.set_of()))
 
 
-def test_an_authenticated_envelope_is_an_envelope_not_a_broken_signature() -> None:
-    """AES-GCM is not read here; a message under it is told as closed, and no signature is invented."""
+def test_a_cut_authenticated_envelope_is_a_closed_envelope_not_a_broken_signature() -> None:
+    """A message under one is told as closed, and no signature is invented."""
     cms = der.sequence(der.oid("1.2.840.113549.1.9.16.1.23"), der.element(0xA0, der.sequence(der.integer(0))))
     opened = smime.open_message(mime.leaf("application/pkcs7-mime", cms), (), at=AT, path=path)
     assert (opened.encrypted, opened.opened, opened.verifications) == (True, False, ())
-    assert opened.problems == ("unsupported-cms",)
+    assert opened.problems == ("malformed-cms",)

@@ -162,17 +162,26 @@ def test_we_open_oaep(desk: Path, options: list[str]) -> None:
 
 def opened(raw: bytes) -> smime.Opened:
     holder = make.rsa_holder()
-    result = smime.open_message(raw, [smime.SoftwareDecryptor(holder.rsa, holder.certificate)], at=AT, path=path)
+    result = smime.open_message(raw, [holder.decryptor], at=AT, path=path)
     assert (result.encrypted, result.opened, result.problems) == (True, True, ())
     return result
 
 
-def test_kinds_we_do_not_read_are_reported(desk: Path) -> None:
-    for options in (["-des3"], ["-aes-256-gcm"]):
-        raw = openssl("cms", "-encrypt", "-binary", *options, str(desk / "rsa.pem"), data=ENTITY)
-        holder = make.rsa_holder()
-        result = smime.open_message(raw, [smime.SoftwareDecryptor(holder.rsa, holder.certificate)], at=AT, path=path)
-        assert not result.opened and result.problems and result.content == raw
+def test_triple_des_is_read_only_when_the_policy_says_so(desk: Path) -> None:
+    raw = openssl("cms", "-encrypt", "-binary", "-des3", str(desk / "rsa.pem"), data=ENTITY)
+    holder = make.rsa_holder()
+    keys = [holder.decryptor]
+    shut = smime.open_message(raw, keys, at=AT, path=path)
+    assert (shut.opened, shut.problems, shut.content) == (False, ("unsupported-cms",), raw)
+    read = smime.open_message(raw, keys, at=AT, path=path, policy=smime.ReadingPolicy(triple_des=True))
+    assert read.opened and read.ciphers == (smime.ContentCipher.TRIPLE_DES,) and read.content.endswith(ENTITY)
+
+
+def test_a_kind_we_do_not_read_is_reported(desk: Path) -> None:
+    raw = openssl("cms", "-encrypt", "-binary", "-camellia128", str(desk / "rsa.pem"), data=ENTITY)
+    holder = make.rsa_holder()
+    result = smime.open_message(raw, [holder.decryptor], at=AT, path=path)
+    assert (result.opened, result.problems, result.content) == (False, ("unsupported-cms",), raw)
 
 
 @pytest.mark.slow

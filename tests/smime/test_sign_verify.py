@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 
 import mime
 import smime
-from smime import asn1, signed
-from smime.keys import Mechanism
+from smime import signed_codec
+from smime.algorithms import Mechanism
 from smime.verdict import Reason, Verdict
 from tests.mime.test_tree import PIECES
 from tests.smime import certificates as make
 from tests.smime.certificates import AT, Holder, path
+from tests.smime.support import sign_cms, verify_cms, write_signed
 
 MESSAGE = (
     "From: Médecin <medecin@test.mssante.fr>\r\nTo: labo@test.mssante.fr\r\nSubject: sujet\r\nMIME-Version: 1.0\r\n"
@@ -31,7 +32,7 @@ MESSAGE = (
 
 
 def sign(holder: Holder, raw: bytes = MESSAGE) -> bytes:
-    return smime.sign_message(raw, smime.SoftwareSigner(holder.key, holder.chain), at=AT)
+    return smime.sign_message(raw, holder.signer, at=AT)
 
 
 def judge(raw: bytes) -> smime.Verification:
@@ -40,7 +41,7 @@ def judge(raw: bytes) -> smime.Verification:
 
 
 def judge_cms(content: bytes, cms: bytes) -> smime.Verification:
-    (verification,) = signed.verify(cms, content, at=AT, path=path)
+    (verification,) = verify_cms(cms, content, at=AT, path=path)
     return verification
 
 
@@ -106,7 +107,7 @@ def test_a_flipped_bit_of_the_signature_never_names_another_signer(place: int, b
     """Some bits (unused certificates, unsigned algorithm parameters) may change without harm; the signer never does."""
     changed = bytearray(SIGNATURE)
     changed[place] ^= 1 << bit
-    for verification in signed.verify(bytes(changed), CONTENT, at=AT, path=path):
+    for verification in verify_cms(bytes(changed), CONTENT, at=AT, path=path):
         if verification.verdict is Verdict.VALID:
             assert verification.signer_certificate == make.rsa_holder().certificate
 
@@ -178,7 +179,7 @@ def test_certificates_that_do_not_sign_mail(holder: Holder, reason: Reason) -> N
 
 
 def test_signing_time_is_checked() -> None:
-    signer = smime.SoftwareSigner(make.rsa_holder().key, make.rsa_holder().chain)
+    signer = make.rsa_holder().signer
     late = smime.sign_message(MESSAGE, signer, at=AT + timedelta(hours=1))
     assert judge(late).reasons == (Reason.FUTURE,)
     early = smime.sign_message(MESSAGE, signer, at=AT - timedelta(days=300))
@@ -191,13 +192,14 @@ def rewrite(
     """A SignedData by the RSA holder with one thing changed, correctly signed otherwise."""
     holder = make.rsa_holder()
     own = holder.certificate.public_bytes(Encoding.DER)
-    attributes = asn1.signed_attributes(hashlib.sha256(CONTENT).digest(), own, ess or hashlib.sha256(own).digest(), AT)
-    signer = smime.SoftwareSigner(holder.key, holder.chain)
-    return asn1.write_signed(
+    attributes = signed_codec.signed_attributes(
+        hashlib.sha256(CONTENT).digest(), own, ess or hashlib.sha256(own).digest(), AT
+    )
+    signer = holder.signer
+    return write_signed(
         certificates=certificates or [own],
         digest=digest,
         attributes=attributes,
-        signature_algorithm="rsassa_pkcs1v15",
         signature=signer.sign(hashlib.sha256(attributes).digest(), Mechanism.RSA_PKCS1_SHA256),
         content=content,
     )
@@ -255,7 +257,7 @@ class WrongSigner:
 
     def sign(self, digest: bytes, mechanism: Mechanism) -> bytes:
         other = make.other_holder()
-        return smime.SoftwareSigner(other.key, other.chain).sign(digest, mechanism)
+        return other.signer.sign(digest, mechanism)
 
 
 def test_a_signature_that_does_not_verify_never_leaves() -> None:
@@ -288,7 +290,7 @@ def test_whatever_is_signed_verifies_and_keeps_its_sender(pieces: list[bytes]) -
     assert verifications[0].verdict is Verdict.VALID
     assert mime.parse(raw).addresses("from")[0] == ("", "a@b.fr")
     sealed = smime.encrypt_message(raw, [holder.certificate])
-    decryptor = smime.SoftwareDecryptor(holder.rsa, holder.certificate)
+    decryptor = holder.decryptor
     opened = smime.open_message(sealed, [decryptor], at=AT, path=path)
     assert opened.opened and opened.verifications[0].verdict is Verdict.VALID
     assert isinstance(smime.clear_entity(raw), bytes)
@@ -308,7 +310,7 @@ def test_size_is_bounded() -> None:
 def test_inner_fields_never_become_transport_fields() -> None:
     entity = b"From: forged@x.fr\r\nContent-Type: text/plain\r\n\r\nx"
     holder = make.rsa_holder()
-    signer = smime.SoftwareSigner(holder.key, holder.chain)
+    signer = holder.signer
     raw = b"From: medecin@test.mssante.fr\r\nMIME-Version: 1.0\r\n" + smime.sign_entity(entity, signer, at=AT)
     clear = smime.clear_entity(raw)
     assert mime.parse(clear).get_all("from") == ["medecin@test.mssante.fr"]
@@ -316,7 +318,7 @@ def test_inner_fields_never_become_transport_fields() -> None:
 
 def test_an_opaque_message() -> None:
     holder = make.rsa_holder()
-    cms, _ = signed.sign(CONTENT, smime.SoftwareSigner(holder.key, holder.chain), at=AT, detached=False)
+    cms = sign_cms(CONTENT, holder.signer, at=AT, detached=False)
     raw = b"From: a@b.fr\r\n" + mime.leaf("application/pkcs7-mime", cms, parameters={"smime-type": "signed-data"})
     assert judge(raw).verdict is Verdict.VALID
     clear = smime.clear_entity(raw)

@@ -8,24 +8,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smtp import replies
-from smtp.replies import SmtpRefusal
-from smtp.shell import check_lines
-from smtp.wire import BadLine, ConnectionEnded, Wire
+from smtp.intake import DotDecoder, Scan
+from smtp.wire import BadLine, Wire
 
 
 def _block(chunks: list[bytes], limit: int = 10_000) -> tuple[bytes, bool, bytes]:
-    async def run() -> tuple[bytes, bool, bytes]:
-        wire = Wire()
-        task = asyncio.create_task(wire.block(limit, limit * 4))
-        for chunk in chunks:
-            wire.feed(chunk)
-            await asyncio.sleep(0)
-        wire.end()
-        block = await task
-        return block.content, block.too_big, wire._take(wire.pending)
-
-    return asyncio.run(run())
+    decoder, scan, out = DotDecoder(), Scan(), b""
+    for number, chunk in enumerate(chunks):
+        piece = decoder.feed(chunk)
+        scan.feed(piece)
+        out += piece
+        if decoder.done:
+            return out, scan.size > limit, decoder.rest + b"".join(chunks[number + 1 :])
+    raise AssertionError("no end")
 
 
 def _cut(data: bytes, cuts: list[int]) -> list[bytes]:
@@ -50,18 +45,45 @@ def test_no_other_ending_ends_a_message(ending: bytes) -> None:
     content, _, rest = _block([b"a" + ending + b"MAIL FROM:<evil>\r\n.\r\nQUIT\r\n"])
     assert b"evil" in content
     assert rest == b"QUIT\r\n"
-    with pytest.raises(SmtpRefusal) as refusal:
-        check_lines(content)
-    assert refusal.value.reply is replies.BAD_LINE_ENDS
+    scan = _scanned([content])
+    assert scan.bare or scan.null
 
 
-def test_too_big_is_read_to_its_end_and_dropped() -> None:
-    assert _block([b"x" * 700 + b"\r\n"] * 20 + [b".\r\nNOOP\r\n"], 5000) == (b"", True, b"NOOP\r\n")
+def _scanned(chunks: list[bytes]) -> Scan:
+    scan = Scan()
+    for chunk in chunks:
+        scan.feed(chunk)
+    scan.finish()
+    return scan
 
 
-def test_endless_data_is_cut() -> None:
-    with pytest.raises(ConnectionEnded):
-        _block([b"x" * 1000] * 50, 1000)
+def _plainly(content: bytes) -> tuple[bool, bool, bool]:
+    """(bare, null, long line) of a content, without any cleverness."""
+    rest = content.replace(b"\r\n", b"")
+    lines = content.split(b"\n")
+    long = any(len(line.removesuffix(b"\r")) > 998 for line in lines)
+    return b"\r" in rest or b"\n" in rest, b"\0" in content, long
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.sampled_from([b"\r\n", b"\r", b"\n", b"\0", b"x" * 500, b"y" * 498, b"a", b"\xe9"])),
+    st.lists(st.integers(0, 5000)),
+)
+def test_a_scan_sees_the_same_whatever_the_chunks(parts: list[bytes], cuts: list[int]) -> None:
+    content = b"".join(parts)
+    scan = _scanned(_cut(content, cuts))
+    bare, null, long = _plainly(content)
+    assert (scan.bare, scan.null, scan.size, scan.eight_bit) == (bare, null, len(content), not content.isascii())
+    assert scan.long_line == long or bare
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 99)))
+def test_the_header_is_found_whatever_the_chunks(cuts: list[int]) -> None:
+    assert _scanned(_cut(b"A: b\r\nC: d\r\n\r\nbody: x\r\n\r\n", cuts)).header == b"A: b\r\nC: d\r\n"
+    assert _scanned(_cut(b"\r\nbody\r\n\r\n", cuts)).header == b""
+    assert _scanned(_cut(b"A: b\r\n", cuts)).header == b"A: b\r\n"
 
 
 def test_size_is_exact() -> None:
@@ -93,6 +115,5 @@ async def test_an_endless_command_is_bounded() -> None:
 
 
 def test_lines_up_to_998_octets() -> None:
-    check_lines(b"x" * 998 + b"\r\n" + b"\r\n" * 3 + b"y" * 998 + b"\r\n")
-    with pytest.raises(SmtpRefusal):
-        check_lines(b"a\r\n" + b"x" * 999 + b"\r\n")
+    assert not _scanned([b"x" * 998 + b"\r\n" + b"\r\n" * 3 + b"y" * 998 + b"\r\n"]).long_line
+    assert _scanned([b"a\r\n" + b"x" * 999 + b"\r\n"]).long_line

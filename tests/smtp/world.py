@@ -18,6 +18,7 @@ from mailstore import Account, Event, MailboxKind, NewDeposit, OutgoingCopy, Sto
 from proxy.model import Opened, Protected, Refusal
 from smtp import (
     Carrier,
+    DecidingContext,
     DomainRouter,
     Kind,
     Limits,
@@ -35,7 +36,6 @@ from trustspace import (
     PracticeAuthority,
     TrustSpace,
     client_context,
-    server_context,
 )
 
 PASSWORD = "correct horse battery"
@@ -62,7 +62,9 @@ class IdentityProtector:
 
     local_domains: frozenset[str]
 
-    def protect(self, raw: bytes, *, sender: Account, recipients: Sequence[str], at: datetime) -> Protected | Refusal:
+    def protect(
+        self, raw: bytes, *, sender: Account, recipients: Sequence[str], at: datetime, peer: str = ""
+    ) -> Protected | Refusal:
         if b"X-Test: refuse" in raw:
             return Refusal(550, "5.7.8", "code d'envoi refusé", "send code refused", (Event("code.refused"),))
         if b"X-Test: crash" in raw:
@@ -78,8 +80,17 @@ class IdentityProtector:
 class NoDeposits:
     """A bridge that finds nothing."""
 
+    def searches(self, recipient: Account) -> bool:
+        return False
+
+    def plan_received(self, clear: bytes, *, recipient: Account, at: datetime) -> tuple[NewDeposit, ...]:
+        return ()
+
     def plan(self, clear: bytes, *, sender: Account, at: datetime) -> tuple[NewDeposit, ...]:
         return ()
+
+    def labels(self, clear: bytes) -> Mapping[str, str]:
+        return {"X-MSS-CODECDA": "34112-3", "X-MSS-INS": "O"} if b"X-Test: documents" in clear else {}
 
 
 @dataclass
@@ -112,8 +123,7 @@ class Operator:
     @contextlib.asynccontextmanager
     async def listening(self, *kinds: Kind, port: int = 0) -> AsyncIterator[SmtpServers]:
         """Run listeners on loopback."""
-        anchors = self.services.trust.anchors
-        tls = server_context(self.certificate.chain, self.certificate.key, client_anchors=anchors, client="optional")
+        tls = DecidingContext.build(self.certificate.chain, self.certificate.key)
         servers = SmtpServers(self.services, [Listen(kind, "127.0.0.1", port, tls) for kind in kinds], grace=2.0)
         await servers.start()
         self.ports = servers.ports
@@ -205,7 +215,17 @@ def build(template: Path, folder: Path, *, limits: Limits | None = None) -> Worl
 def _operator(folder: Path, name: str, authority: PracticeAuthority, clock: Clock, limits: Limits) -> Operator:
     (folder / "trust").mkdir()
     authority.copy_trust(folder / "trust")
-    trust = TrustSpace(folder / "trust", signer_cn=PRACTICE_SIGNER_CN, stale_after=timedelta(days=7), clock=clock)
+    return _opened(folder, name, clock, limits)
+
+
+def reopen(folder: Path, name: str) -> Operator:
+    """One operator of a world built before, from another process."""
+    clock = Clock(datetime.fromisoformat((folder / "now").read_text()))
+    return _opened(folder / name, name, clock, Limits(connections_per_address=500))
+
+
+def _opened(folder: Path, name: str, clock: Clock, limits: Limits) -> Operator:
+    trust = TrustSpace(folder / "trust", signer_cn=PRACTICE_SIGNER_CN, practice=True, clock=clock)
     domain = f"{name}.mssante.fr"
     services = Services(
         store=Store.open(f"sqlite:///{folder / 'mail.db'}", folder / "blobs", _MASTER_KEY),

@@ -27,7 +27,7 @@ class World:
         self.folder = folder
         self.server = new_server(authority)
         self.ticks = 0.0
-        self.space = TrustSpace(folder, signer_cn="alb.practice", monotonic=lambda: self.ticks)
+        self.space = TrustSpace(folder, signer_cn="alb.practice", practice=True, monotonic=lambda: self.ticks)
 
     def publish(self, *entries: ListedDomain, at: datetime = AT) -> None:
         self.authority.publish_white_list(entries or [ListedDomain.of(DOMAIN, self.server.certificate)], at)
@@ -111,7 +111,7 @@ def test_a_bad_list_leaves_the_good_one_in_force(world: World, garbage: bytes) -
     world.overwrite(garbage)
     assert world.rule()[0]
     assert (world.space.alarm is not None and "NOT_XML" in world.space.alarm) or "WRONG_ROOT" in str(world.space.alarm)
-    again = TrustSpace(world.folder, signer_cn="alb.practice")
+    again = TrustSpace(world.folder, signer_cn="alb.practice", practice=True)
     assert again.authorise(world.server.certificate, DOMAIN, AT).allowed, "a restart must not lose the list"
     world.publish()
     assert world.rule()[0] and world.space.alarm is None
@@ -140,7 +140,7 @@ def test_roll_back_is_refused_also_after_a_restart(world: World) -> None:
     world.overwrite(old)
     assert not world.space.is_listed("ancien.mssante.example", AT)
     assert "ROLLED_BACK" in str(world.space.alarm)
-    assert not TrustSpace(world.folder, signer_cn="alb.practice").is_listed("ancien.mssante.example", AT)
+    assert not TrustSpace(world.folder, signer_cn="alb.practice", practice=True).is_listed("ancien.mssante.example", AT)
 
 
 def test_a_list_from_the_future_would_block_the_next_ones(world: World) -> None:

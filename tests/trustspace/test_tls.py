@@ -22,7 +22,7 @@ def current(tmp_path_factory: pytest.TempPathFactory) -> PracticeAuthority:
 
 
 def issue(authority: PracticeAuthority, cn: str = "localhost", at: datetime = NOW) -> Issued:
-    return authority.issue_server(cn, "HOPITAL A", "1750000018", "Paris (75)", at=at)
+    return authority.issue_server(cn, "HOPITAL A", "1750000018", "Paris (75)", dns=[cn], at=at)
 
 
 def handshake(

@@ -316,7 +316,103 @@ def _unsigned(root: etree._Element, evil: etree._Element) -> etree._Element:
     return root
 
 
+def _xsw_sibling_before(root: etree._Element, evil: etree._Element) -> etree._Element:
+    """The evil list first, the signed one kept as a child before the signature."""
+    signature = root[-1]
+    root.remove(signature)
+    evil.append(root)
+    evil.append(signature)
+    return evil
+
+
+def _xsw_sibling_after(root: etree._Element, evil: etree._Element) -> etree._Element:
+    signature = root[-1]
+    root.remove(signature)
+    evil.append(signature)
+    evil.append(root)
+    return evil
+
+
+def _xsw_in_signature_value(root: etree._Element, evil: etree._Element) -> etree._Element:
+    signature = root[-1]
+    root.remove(signature)
+    signature[1].append(root)
+    evil.append(signature)
+    return evil
+
+
+def _xsw_in_key_info(root: etree._Element, evil: etree._Element) -> etree._Element:
+    signature = root[-1]
+    root.remove(signature)
+    signature[2].append(root)
+    evil.append(signature)
+    return evil
+
+
+def _xsw_in_extension(root: etree._Element, evil: etree._Element) -> etree._Element:
+    signature = root[-1]
+    root.remove(signature)
+    etree.SubElement(evil[1], LB + "Extensions").append(root)
+    evil.append(signature)
+    return evil
+
+
+def _xsw_by_id(root: etree._Element, evil: etree._Element) -> etree._Element:
+    """Reference to the id that both the signed list and the evil one bear."""
+    signature = root[-1]
+    root.remove(signature)
+    for one in (root, evil):
+        one.set("Id", "liste")
+    reference = signature.find(f".//{DS}Reference")
+    assert reference is not None
+    reference.set("URI", "#liste")
+    etree.SubElement(signature, DS + "Object").append(root)
+    evil.append(signature)
+    return evil
+
+
+def _second_reference(root: etree._Element, evil: etree._Element) -> etree._Element:
+    reference = root.find(f".//{DS}Reference")
+    assert reference is not None
+    reference.addnext(etree.fromstring(etree.tostring(reference)))
+    return root
+
+
+def _second_certificate(root: etree._Element, evil: etree._Element) -> etree._Element:
+    held = root.find(f".//{DS}X509Certificate")
+    assert held is not None
+    held.addnext(etree.fromstring(etree.tostring(held)))
+    return root
+
+
+def _signature_in_list(root: etree._Element, evil: etree._Element) -> etree._Element:
+    """A second signature, inside an entry."""
+    root[1][0].append(etree.fromstring(etree.tostring(root[-1])))
+    return root
+
+
+def _two_lists(root: etree._Element, evil: etree._Element) -> etree._Element:
+    root.insert(1, evil[1])
+    return root
+
+
+def _two_dates(root: etree._Element, evil: etree._Element) -> etree._Element:
+    root.insert(0, evil[0])
+    return root
+
+
 WRAPPINGS = [
+    (_xsw_sibling_before, ListRefusal.SIGNATURE_INVALID),
+    (_xsw_sibling_after, ListRefusal.SIGNATURE_SHAPE),
+    (_xsw_in_signature_value, ListRefusal.SIGNATURE_SHAPE),
+    (_xsw_in_key_info, ListRefusal.SIGNATURE_SHAPE),
+    (_xsw_in_extension, ListRefusal.SIGNATURE_INVALID),
+    (_xsw_by_id, ListRefusal.SIGNATURE_SHAPE),
+    (_second_reference, ListRefusal.SIGNATURE_SHAPE),
+    (_second_certificate, ListRefusal.SIGNATURE_SHAPE),
+    (_signature_in_list, ListRefusal.SIGNATURE_SHAPE),
+    (_two_lists, ListRefusal.SIGNATURE_INVALID),
+    (_two_dates, ListRefusal.STRUCTURE),
     (_wrap_in_new_root, ListRefusal.SIGNATURE_SHAPE),
     (_original_in_object, ListRefusal.SIGNATURE_SHAPE),
     (_signature_stolen, ListRefusal.SIGNATURE_INVALID),
@@ -385,6 +481,43 @@ def test_a_document_type_is_refused_even_around_a_good_list(authority: PracticeA
 
 def test_the_size_is_bounded(authority: PracticeAuthority) -> None:
     assert refusal(authority, b" " * (MAX_LIST_SIZE + 1)) is ListRefusal.TOO_LARGE
+
+
+def test_the_number_of_elements_is_bounded(authority: PracticeAuthority) -> None:
+    """What a small file may cost in memory: counted before any tree is made."""
+    start = time.perf_counter()
+    assert refusal(authority, b"<a>" + b"<b/>" * 2_100_000 + b"</a>") is ListRefusal.TOO_LARGE
+    assert time.perf_counter() - start < 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "iso-8859-1", "cp037"])
+def test_other_encodings_are_refused(authority: PracticeAuthority, white_list: bytes, encoding: str) -> None:
+    text = white_list.decode().replace('encoding="UTF-8"', f'encoding="{encoding}"')
+    assert refusal(authority, text.encode(encoding)) is ListRefusal.NOT_XML
+
+
+def test_xmlsec1_and_we_agree_on_what_is_accepted(
+    authority: PracticeAuthority, white_list: bytes, tmp_path: Path
+) -> None:
+    """Whatever octet is changed: nothing that xmlsec1 refuses is accepted by us (we refuse more)."""
+    path = tmp_path / "list.xml"
+    command = ["xmlsec1", "--verify", "--verification-gmt-time", "2026-03-02 09:30:00"]
+    for option, name in (
+        ("--trusted-pem", "anchors/TEST-ACR-EL"),
+        ("--untrusted-pem", "intermediates/TEST-ACI-EL-ORG"),
+    ):
+        command += [option, str(authority.folder / f"{name}.pem")]
+    accepted = 0
+    for place in range(0, len(white_list), 131):
+        damaged = white_list[:place] + bytes([white_list[place] ^ 1]) + white_list[place + 1 :]
+        try:
+            load(authority, damaged)
+        except WhiteListRefused:
+            continue
+        accepted += 1
+        path.write_bytes(damaged)
+        assert subprocess.run([*command, str(path)], capture_output=True, check=False).returncode == 0, place
+    assert accepted < 5
 
 
 def test_every_truncation_is_refused(authority: PracticeAuthority, white_list: bytes) -> None:

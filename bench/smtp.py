@@ -1,0 +1,365 @@
+"""SMTP measured beside Debian's Postfix, in one run on one disk, driven by Postfix's own smtp-source.
+
+    .venv/bin/python -m bench.smtp [--json] [--small 2000] [--large 40] [--sessions 1000] [--relay 2000]
+
+Rows: small durable messages a second; octets a second of 10 MB messages; memory of an open session; extra memory of one
+100 MB message; rate of relaying. Postfix accepts into its own queue (fsync) and discards; we accept into the store (fsync)
+for a local mailbox, with the reception rules but TLS (smtp-source has none). Relaying goes to the same sink, in a process of
+its own, over mutual TLS. Needs postfix and root (Postfix drops its rights by itself).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import multiprocessing
+import multiprocessing.sharedctypes
+import multiprocessing.synchronize
+import os
+import resource
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+import uvloop
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from mailstore import Acceptance, Direction, OutgoingCopy
+from smtp import Kind, Limits, Listen, SmtpServers
+from tests.smtp.world import World, build, free_port, make_template, message
+
+SOURCE = shutil.which("smtp-source") or "/usr/sbin/smtp-source"
+MB = 1_000_000
+
+
+def _world(folder: Path, size: int) -> World:
+    make_template(folder / "template")
+    return build(
+        folder / "template",
+        folder / "world",
+        limits=Limits(size=size, connections=5000, connections_per_address=5000, peer_messages=10**9),
+    )
+
+
+def _serve(folder: str, size: int, port: int, ready: multiprocessing.synchronize.Event) -> None:
+    """One process: reception in clear, every client taken for the listed operator B."""
+    from smtp import shell
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (20000, 20000))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    world = _world(Path(folder), size)
+    certificate = world.b.certificate.certificate
+    begun = shell.Shell.connection_made
+
+    def known(self: shell.Shell, transport: asyncio.BaseTransport) -> None:
+        begun(self, transport)
+        self.talk.certificate = certificate
+
+    shell.Shell.connection_made = known  # type: ignore[method-assign]
+
+    async def main() -> None:
+        listen = Listen(Kind.RECEPTION, "127.0.0.1", port, None, require_tls=False)
+        servers = SmtpServers(world.a.services, [listen])
+        await servers.start()
+        ready.set()
+        await asyncio.Event().wait()
+
+    uvloop.run(main())
+
+
+@contextmanager
+def ours(size: int) -> Iterator[tuple[int, int]]:
+    """(port, pid) of our reception."""
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as folder:
+        context = multiprocessing.get_context("spawn")
+        port, ready = free_port(), context.Event()
+        process = context.Process(target=_serve, args=(folder, size, port, ready), daemon=True)
+        process.start()
+        if not ready.wait(60):
+            raise RuntimeError("our listener did not start")
+        try:
+            yield port, process.pid or 0
+        finally:
+            process.kill()
+            process.join()
+
+
+@contextmanager
+def postfix(size: int, **more: str) -> Iterator[tuple[int, Path]]:
+    """(port, queue folder) of a private Postfix on loopback."""
+    root = Path(tempfile.mkdtemp(prefix="postfix-bench-", dir=os.environ.get("BENCH_DIR")))
+    port = free_port()
+    config, data = root / "etc", root / "data"
+    for folder in (config, data, root / "queue"):
+        folder.mkdir()
+    root.chmod(0o755)
+    shutil.chown(data, "postfix")
+    settings = {
+        "compatibility_level": "3.6",
+        "queue_directory": str(root / "queue"),
+        "data_directory": str(data),
+        "inet_interfaces": "127.0.0.1",
+        "inet_protocols": "ipv4",
+        "myhostname": "postfix.bench.test",
+        "mydestination": "",
+        "mynetworks": "127.0.0.0/8",
+        "default_transport": "discard",
+        "message_size_limit": str(size),
+        "smtpd_client_connection_count_limit": "0",
+        "default_process_limit": "1100",
+        "maillog_file": str(root / "log"),
+        "maillog_file_prefixes": str(root),
+        **more,
+    }
+    (config / "main.cf").write_text("".join(f"{key} = {value}\n" for key, value in settings.items()))
+    master = Path("/etc/postfix/master.cf").read_text().splitlines()
+    kept = [line for line in master if line and not line.startswith(("smtp      inet", "#"))]
+    # Nothing of the machine's chroot is there: every service runs outside.
+    kept = [
+        " ".join([*line.split()[:4], "n", *line.split()[5:]])
+        if not line[0].isspace() and len(line.split()) > 7
+        else line
+        for line in kept
+    ]
+    (config / "master.cf").write_text("\n".join([f"127.0.0.1:{port} inet n - n - - smtpd", *kept]) + "\n")
+    subprocess.run(["postfix", "-c", str(config), "start"], check=True, capture_output=True)
+    try:
+        _wait(port)
+        yield port, root / "queue"
+    finally:
+        subprocess.run(["postfix", "-c", str(config), "stop"], check=False, capture_output=True)
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _wait(port: int) -> None:
+    for _ in range(200):
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as probe:
+            if probe.recv(10).startswith(b"220"):
+                return
+        time.sleep(0.05)
+    raise RuntimeError("no greeting")
+
+
+def drive(port: int, count: int, size: int, sessions: int) -> float:
+    """Seconds that smtp-source takes."""
+    command = [SOURCE, "-s", str(sessions), "-m", str(count), "-l", str(size), "-d"]
+    command += ["-f", "carol@b.mssante.fr", "-t", "bob@a.mssante.fr", f"127.0.0.1:{port}"]
+    begin = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - begin
+
+
+def rss(pid: int, *, peak: bool = False) -> float:
+    """KiB of a process."""
+    wanted = "VmHWM:" if peak else "VmRSS:"
+    return float(Path(f"/proc/{pid}/status").read_text().partition(wanted)[2].split()[0])
+
+
+def small(count: int) -> tuple[float, float]:
+    """4 KB messages a second over 20 connections: ours, Postfix's."""
+    with ours(30 * MB) as (port, _):
+        drive(port, 100, 4096, 20)
+        mine = count / drive(port, count, 4096, 20)
+    with postfix(30 * MB) as (port, _):
+        drive(port, 100, 4096, 20)
+        theirs = count / drive(port, count, 4096, 20)
+    return mine, theirs
+
+
+def large(count: int) -> tuple[float, float]:
+    """MB a second of 10 MB messages over 4 connections."""
+    with ours(30 * MB) as (port, _):
+        drive(port, 4, 10 * MB, 4)
+        mine = count * 10 / drive(port, count, 10 * MB, 4)
+    with postfix(30 * MB) as (port, _):
+        drive(port, 4, 10 * MB, 4)
+        theirs = count * 10 / drive(port, count, 10 * MB, 4)
+    return mine, theirs
+
+
+def one_big() -> float:
+    """Extra MiB at the peak of one 100 MB message."""
+    with ours(120 * MB) as (port, pid):
+        drive(port, 10, 4096, 1)
+        Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak so far is the start-up's, not the message's
+        before = rss(pid)
+        drive(port, 1, 100 * MB, 1)
+        return (rss(pid, peak=True) - before) / 1024
+
+
+def sessions(count: int) -> float:
+    """KiB of each open session (greeted, idle)."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (20000, 20000))
+    with ours(30 * MB) as (port, pid):
+        drive(port, 10, 4096, 1)
+        before, held = rss(pid), []
+        for _ in range(count):
+            one = socket.create_connection(("127.0.0.1", port))
+            one.recv(100)
+            one.sendall(b"EHLO x\r\n")
+            one.recv(1000)
+            held.append(one)
+        return (rss(pid) - before) / count
+
+
+def _sink(port: int, chain: str, key: str, got: multiprocessing.sharedctypes.Synchronized[int]) -> None:
+    """A peer that takes everything, over mutual TLS, with the extensions that both sides use."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(chain, key)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 sink ESMTP\r\n")
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            while line := await reader.readline():
+                word = line[:4].upper()
+                if word == b"EHLO":
+                    writer.write(
+                        b"250-sink\r\n250-PIPELINING\r\n250-SIZE 0\r\n250-8BITMIME\r\n250-CHUNKING\r\n250 STARTTLS\r\n"
+                    )
+                elif word == b"STAR":
+                    writer.write(b"220 go\r\n")
+                    await writer.start_tls(tls)
+                elif word == b"DATA":
+                    writer.write(b"354 go\r\n")
+                    await reader.readuntil(b"\r\n.\r\n")
+                    got.value += 1
+                    writer.write(b"250 ok\r\n")
+                elif word == b"BDAT":
+                    await reader.readexactly(int(line.split()[1]))
+                    got.value += 1
+                    writer.write(b"250 ok\r\n")
+                elif word == b"QUIT":
+                    writer.write(b"221 bye\r\n")
+                    break
+                else:
+                    writer.write(b"250 ok\r\n")
+        writer.close()
+
+    async def main() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", port, limit=1 << 20)
+        await server.serve_forever()
+
+    uvloop.run(main())
+
+
+def relay(count: int) -> tuple[float, float]:
+    """Messages a second relayed to one peer over mutual TLS: ours, Postfix's (connections reused by both)."""
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as text:
+        folder = Path(text)
+        world = _world(folder, 30 * MB)
+        chain, key = world.b.certificate.write(folder, "sink")
+        context = multiprocessing.get_context("fork")
+        port, got = free_port(), context.Value("i", 0)
+        sink = context.Process(target=_sink, args=(port, str(chain), str(key), got), daemon=True)
+        sink.start()
+        _wait(port)
+        mine = _relay_ours(world, port, count, lambda: got.value)
+        got.value = 0
+        own_chain, own_key = world.a.certificate.write(folder, "own")
+        roots = folder / "roots.pem"
+        pem = b"".join(
+            one.public_bytes(Encoding.PEM)
+            for one in (*world.a.services.trust.anchors.roots, *world.a.services.trust.anchors.intermediates)
+        )
+        roots.write_bytes(pem)
+        options = {
+            "default_transport": "smtp",
+            "relayhost": f"[127.0.0.1]:{port}",
+            "smtp_tls_security_level": "verify",
+            "smtp_tls_verify_cert_match": "nexthop, hostname",
+            "smtp_tls_secure_cert_match": "mss.b.test",
+            "smtp_tls_CAfile": str(roots),
+            "smtp_tls_cert_file": str(own_chain),
+            "smtp_tls_key_file": str(own_key),
+            "smtp_tls_connection_reuse": "yes",
+            "smtp_destination_concurrency_limit": "20",
+            "defer_transports": "smtp",
+        }
+        with postfix(30 * MB, **options) as (smtpd, queue):
+            drive(smtpd, count, 4096, 20)
+            config = queue.parent / "etc"
+            subprocess.run(["postconf", "-c", str(config), "-e", "defer_transports="], check=True)
+            subprocess.run(["postfix", "-c", str(config), "reload"], check=True, capture_output=True)
+            begin = time.perf_counter()
+            subprocess.run(["postqueue", "-c", str(config), "-f"], check=False, capture_output=True)
+            limit = time.monotonic() + 300
+            while got.value < count and time.monotonic() < limit:
+                time.sleep(0.02)
+            theirs = got.value / (time.perf_counter() - begin)
+        sink.kill()
+        sink.join()
+        return mine, theirs
+
+
+def _relay_ours(world: World, port: int, count: int, done: Callable[[], int]) -> float:
+    for number in range(count):
+        content = message("alice@a.mssante.fr", "x", body="x" * 70 + "\r\n" * 50, message_id=f"n{number}@bench")
+        recipients = ("bob@b.mssante.fr",)
+        world.a.store.accept(
+            Acceptance(
+                direction=Direction.SUBMISSION,
+                principal="alice@a.mssante.fr",
+                mail_from="alice@a.mssante.fr",
+                recipients=recipients,
+                message_id=f"<n{number}@bench>",
+                received=content,
+                outgoing=(OutgoingCopy(recipients, content),),
+            ),
+            world.clock.now,
+        )
+
+    async def run() -> float:
+        sender = world.a.sender({"b.mssante.fr": f"127.0.0.1:{port}"})
+        sender._settings = replace(sender._settings, batch=1000)
+        begin = time.perf_counter()
+        while await sender.once():
+            pass
+        return time.perf_counter() - begin
+
+    seconds = uvloop.run(run())
+    if done() != count:
+        raise RuntimeError(f"{done()} of {count} arrived")
+    return count / seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    parser.add_argument("--small", type=int, default=2000, help="4 KB messages")
+    parser.add_argument("--large", type=int, default=40, help="10 MB messages")
+    parser.add_argument("--sessions", type=int, default=1000, help="open sessions")
+    parser.add_argument("--relay", type=int, default=2000, help="messages relayed")
+    options = parser.parse_args()
+    rows: dict[str, dict[str, float]] = {}
+    for name, measure, target in (
+        ("4 KB messages/s, 20 connections", lambda: small(options.small), "ratio >= 1"),
+        ("10 MB messages, MB/s, 4 connections", lambda: large(options.large), ">= 150"),
+        ("relayed messages/s, one peer, mutual TLS", lambda: relay(options.relay), "ratio >= 1"),
+    ):
+        mine, theirs = measure()
+        rows[name] = {"caducee": round(mine, 1), "postfix": round(theirs, 1), "ratio": round(mine / theirs, 2)}
+        print(f"{name:42} {mine:9.1f} {theirs:9.1f} {mine / theirs:6.2f}  {target}", file=sys.stderr)
+    rows["one 100 MB message, extra MiB"] = {"caducee": round(one_big(), 1), "target": 30}
+    rows["open session, KiB"] = {"caducee": round(sessions(options.sessions), 1), "target": 60}
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return
+    for name, row in rows.items():
+        print(f"{name:42} " + "  ".join(f"{key} {value}" for key, value in row.items()))
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    main()

@@ -1,0 +1,48 @@
+"""What watches the mail process: /metrics for Prometheus, /healthz (it answers), /readyz (it can do its work).
+
+Invariants: plain HTTP, bound to the machine itself; figures and names of parts only, never an address or a domain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from caducee.wiring import now
+from mailstore import Store, StoreError
+from trustspace import Freshness, TrustSpace
+
+
+def readiness(store: Store, trust: TrustSpace, listening: Callable[[], bool]) -> dict[str, str]:
+    """What each part says; "ok" when it can do its work. Blocking, never raises."""
+    parts = {"listeners": "ok" if listening() else "not listening"}
+    try:
+        store.queue_sizes()
+        parts["store"] = "ok"
+    except StoreError:
+        parts["store"] = "unavailable"
+    state = trust.freshness(now())
+    parts["white_list"] = "ok" if state in (Freshness.FRESH, Freshness.AGEING) else state.value
+    return parts
+
+
+def monitor_app(store: Store, trust: TrustSpace, listening: Callable[[], bool]) -> Starlette:
+    """The application of `listen.monitor`."""
+
+    async def metrics(_request: Request) -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    async def healthz(_request: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(_request: Request) -> Response:
+        parts = await asyncio.to_thread(readiness, store, trust, listening)
+        return JSONResponse(parts, 200 if set(parts.values()) == {"ok"} else 503)
+
+    return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)])

@@ -1,0 +1,284 @@
+"""Brings a delivery of the national extraction into the directory: full load, or difference by ordinary changes.
+
+Invariants
+* The delivery is read to its end, and the whole difference computed, before the first change.
+* A delivery that would remove too many entries is refused: an extraction cut short must not empty the directory.
+* Both ways end in the same directory (`merging`); killed, a full load changed nothing, a difference changed some entries, each
+  of them whole, and the next import ends it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, Protocol
+from uuid import UUID, uuid5
+
+import ldap
+from ldap.controls import RequestControl, SimplePagedResultsControl
+
+from directory import transactions
+from directory.backup import read_records
+from directory.entry import Attributes, entry_dn
+from directory.errors import DirectoryError
+from directory.extraction import Progress, Silent
+from directory.journal import position
+from directory.ldif_stream import record_bytes
+from directory.loading import finish, now, replace_data
+from directory.merging import (
+    OPERATIONAL,
+    Modifications,
+    from_extraction,
+    is_mailbox,
+    merged,
+    modifications,
+    user_attributes,
+)
+from directory.national import NationalDirectory
+from directory.server import Slapd
+from directory.tools import write_private
+
+STATE_FILE: Final = "extraction.json"
+# Entries of the extraction have the same entryUUID in every load: consumers of changes recognise them.
+_ENTRIES: Final = UUID("6e9f1c7a-0b52-4d53-9a0e-6c61647563e9")
+_GROUP: Final = 500  # changes of one transaction: other writers wait half a second at most
+_EVERY: Final = 2000
+_PAGE: Final = 1000
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How many entries an import adds, changes, removes; leaves alone because others keep them, or already right."""
+
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+    unchanged: int = 0
+    others: int = 0
+    failed: int = 0
+
+    @property
+    def changes(self) -> int:
+        return self.added + self.changed + self.removed
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One change: an entry to add, to modify, or (neither) to remove."""
+
+    dn: str
+    attributes: Attributes = field(default_factory=dict)
+    modifications: Modifications = field(default_factory=list)
+
+
+class Target(Protocol):
+    """A directory that an import reads whole and changes."""
+
+    base: str
+
+    def records(self) -> Iterator[tuple[str, Attributes]]: ...
+
+    def writer(self) -> AbstractContextManager[Any]: ...
+
+
+class PrivateTarget:
+    """The slapd of an operator's folder."""
+
+    def __init__(self, slapd: Slapd) -> None:
+        self.slapd, self.base = slapd, slapd.base
+
+    def records(self) -> Iterator[tuple[str, Attributes]]:
+        """Every entry, from one snapshot of the database."""
+        return read_records(self.slapd)
+
+    def writer(self) -> AbstractContextManager[Any]:
+        """A connection that may change everything."""
+        return self.slapd.manager()
+
+
+class ExternalTarget:
+    """A directory reached by URL; `connect` gives a bound python-ldap connection that the server lets read everything."""
+
+    def __init__(self, base: str, connect: Callable[[], AbstractContextManager[Any]]) -> None:
+        self.base, self._connect = base, connect
+
+    def records(self) -> Iterator[tuple[str, Attributes]]:
+        """Every mailbox, page by page (RFC 2696)."""
+        page = SimplePagedResultsControl(True, size=_PAGE, cookie="")
+        with self._connect() as connection:
+            while True:
+                request = connection.search_ext(
+                    f"ou=bal,{self.base}", ldap.SCOPE_ONELEVEL, "(objectClass=*)", ["*"], serverctrls=[page]
+                )
+                _, found, _, controls = connection.result3(request)
+                yield from ((dn, attributes) for dn, attributes in found if dn)
+                page.cookie = next((c.cookie for c in controls if c.controlType == page.controlType), b"")
+                if not page.cookie:
+                    return
+
+    def writer(self) -> AbstractContextManager[Any]:
+        """A connection under the operator's name."""
+        return self._connect()
+
+
+def difference(
+    target: Target, national: NationalDirectory, *, max_removed: float = 0.2, progress: Progress | None = None
+) -> tuple[list[Step], Outcome]:
+    """The changes that would bring `target` to what the delivery says; changes nothing. Raises DirectoryError."""
+    outcome, steps = Outcome(), list[Step]()
+    for dn, before, after in _pairs(target.records(), national, outcome, target.base, progress or Silent()):
+        if before is None and after is not None:
+            steps.append(Step(dn, attributes=after))
+        elif before is not None and after is None:
+            steps.append(Step(dn))
+        elif before is not None and after is not None and (changes := modifications(before, after)):
+            steps.append(Step(dn, modifications=changes))
+    _check_removals(outcome, max_removed)
+    return steps, outcome
+
+
+def apply_changes(target: Target, steps: list[Step], outcome: Outcome, progress: Progress | None = None) -> None:
+    """Make the changes, by groups that are made whole or not at all where the server has transactions, else one by one.
+
+    An entry that somebody else added, changed or removed meanwhile is counted `failed`, and left as they made it. Raises
+    DirectoryError when the directory refuses or leaves; what was done stays, and importing again ends it.
+    """
+    watched = progress or Silent()
+    watched.begin("modifications / changes", len(steps))
+    try:
+        with target.writer() as connection:
+            size = _GROUP if transactions.supported(connection) else 1
+            for start in range(0, len(steps), size):
+                group = steps[start : start + size]
+                if size == 1 or not _together(connection, group):
+                    outcome.failed += sum(not _alone(connection, step) for step in group)
+                watched.advance(len(group))
+    except ldap.LDAPError as error:
+        raise DirectoryError(
+            f"L'annuaire a interrompu l'import ({type(error).__name__}) ; le relancer le termine "
+            "/ the directory interrupted the import: run it again"
+        ) from error
+
+
+_MEANWHILE: Final = (ldap.NO_SUCH_OBJECT, ldap.ALREADY_EXISTS, ldap.NO_SUCH_ATTRIBUTE)
+
+
+def _together(connection: Any, group: list[Step]) -> bool:
+    """Make a group in one transaction; False when one of its changes is no longer possible."""
+    control = transactions.begin(connection)
+    for step in group:
+        connection.result3(_send(connection, step, [control]))
+    try:
+        transactions.commit(connection, control)
+    except _MEANWHILE:
+        return False
+    return True
+
+
+def _alone(connection: Any, step: Step) -> bool:
+    try:
+        connection.result3(_send(connection, step, []))
+    except _MEANWHILE:
+        return False
+    return True
+
+
+def _send(connection: Any, step: Step, controls: list[RequestControl]) -> int:
+    if step.attributes:
+        sent: int = connection.add_ext(step.dn, list(step.attributes.items()), serverctrls=controls)
+    elif step.modifications:
+        sent = connection.modify_ext(step.dn, step.modifications, serverctrls=controls)
+    else:
+        sent = connection.delete_ext(step.dn, serverctrls=controls)
+    return sent
+
+
+def full_load(
+    slapd: Slapd, national: NationalDirectory, *, max_removed: float = 0.2, progress: Progress | None = None
+) -> Outcome:
+    """Load the delivery into new data and serve it (see `loading`). The caller holds `slapd.maintenance()`.
+
+    Raises DirectoryError; the old data stays served.
+    """
+    if slapd.running():
+        finish(slapd)
+    outcome, since = Outcome(), position(now())
+
+    def chunks() -> Iterator[bytes]:
+        for dn, before, after in _pairs(read_records(slapd), national, outcome, slapd.base, progress or Silent()):
+            if after is not None:
+                yield record_bytes(dn, _with_bookkeeping(dn, before, after))
+        _check_removals(outcome, max_removed)
+
+    replace_data(slapd, chunks(), since=since)
+    return outcome
+
+
+def _with_bookkeeping(dn: str, before: Attributes | None, after: Attributes) -> Attributes:
+    """An entry that stays keeps its identity and, unchanged, its history; a new one has the identity of its address."""
+    if before is None:
+        return {**after, "entryUUID": [str(uuid5(_ENTRIES, dn.lower())).encode()]}
+    same = not modifications(before, after)
+    kept = (
+        "entryUUID",
+        "creatorsName",
+        "createTimestamp",
+        *(("entryCSN", "modifiersName", "modifyTimestamp") if same else ()),
+    )
+    return {**after, **{name: before[name] for name in kept if name in before}}
+
+
+def _pairs(
+    records: Iterator[tuple[str, Attributes]],
+    national: NationalDirectory,
+    outcome: Outcome,
+    base: str,
+    progress: Progress,
+) -> Iterator[tuple[str, Attributes | None, Attributes | None]]:
+    """(dn, as it is, as it must be) of every entry, parents first; counts what will be done."""
+    progress.begin("comparaison / comparison", len(national))
+    seen: set[str] = set()
+    for number, (dn, before) in enumerate(records, 1):
+        if number % _EVERY == 0:
+            progress.advance(_EVERY)
+        if not is_mailbox(before):
+            yield dn, before, {name: some for name, some in before.items() if name.lower() not in OPERATIONAL}
+            continue
+        mail = before.get("mail", [b""])[0].decode("utf-8", "replace").lower()
+        after = merged(
+            before, national.attributes(mail) if mail in national else None, rejected=mail in national.rejected
+        )
+        # A hand-made entry of an address elsewhere in the tree keeps the address.
+        seen.add(mail)
+        if not from_extraction(user_attributes(before)):
+            outcome.others += 1
+        elif after is None:
+            outcome.removed += 1
+        elif modifications(before, after):
+            outcome.changed += 1
+        else:
+            outcome.unchanged += 1
+        yield dn, before, after
+    for mail in national.addresses():
+        if mail not in seen:
+            outcome.added += 1
+            yield entry_dn(mail, base), None, national.attributes(mail)
+
+
+def _check_removals(outcome: Outcome, max_removed: float) -> None:
+    present = outcome.removed + outcome.changed + outcome.unchanged
+    if outcome.removed > max(10, max_removed * present):
+        raise DirectoryError(
+            f"Cette extraction retirerait {outcome.removed} fiches sur {present} : rien n'est changé. Si c'est voulu, "
+            "relancer avec --max-removed / this delivery would remove too many entries: nothing changed"
+        )
+
+
+def write_state(folder: Path, names: list[str], outcome: Outcome, mailboxes: int, at: datetime) -> None:
+    """Remember the last import, for `health`."""
+    state = {"files": names, "at": at.isoformat(), "mailboxes": mailboxes, **asdict(outcome)}
+    write_private(folder / STATE_FILE, json.dumps(state, ensure_ascii=False).encode())

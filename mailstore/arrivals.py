@@ -1,0 +1,334 @@
+"""Messages that come into folders: APPEND, MULTIAPPEND, and what the journey shares with them.
+
+Invariants:
+* a UID is given once, and a batch of messages takes one modseq of its folder;
+* a content that the mailbox holds already is not stored again: its copies share blob, summary and EMAILID. Contents are
+  recognised by a digest keyed for their mailbox, so that the database tells nobody who else has them;
+* blobs are synced before the transaction; when a verb raises, none of its messages is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+from sqlalchemy import BigInteger, Connection, bindparam, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from mailstore.core import BATCH, Core, Transaction, batches, clean_message_id
+from mailstore.flags import DELETED, SEEN, normalise, to_text
+from mailstore.folders import no_such_folder
+from mailstore.mailbox import NewMessage
+from mailstore.model import ChangeKind, Content, Stored, StoreUnavailable
+from mailstore.names import canonical_name
+from mailstore.quotas import check_quota
+from mailstore.spool import ContentWriter
+from mailstore.sql import AnyRow, insert_missing
+from mailstore.tables import contents, folders, holdings, messages, seen_by
+from mailstore.threads import HEADER_LIMIT, Links, join_thread, links
+from mailstore.uploads import Upload
+
+SUMMARY_LIMIT = 8 * 1024 * 1024
+"""Bytes of the largest streamed content that is read back at once; a larger one is summarised by its first reader."""
+_ATTEMPTS = 3
+_T = TypeVar("_T")
+
+# Made once: putting these statements together takes longer than running them.
+_FIND = select(folders.c.id, folders.c.uid_validity).where(
+    folders.c.account_id == bindparam("account"), folders.c.name_digest == bindparam("named")
+)
+_HELD = (
+    select(holdings.c.digest, holdings.c.blob)
+    .join(contents, contents.c.blob == holdings.c.blob)
+    .where(holdings.c.account_id == bindparam("account"), holdings.c.digest.in_(bindparam("digests", expanding=True)))
+)
+_INSERT_CONTENT, _INSERT_HOLDING, _INSERT_MESSAGE = insert(contents), insert(holdings), insert(messages)
+_ARRIVE = (
+    update(folders)
+    .where(folders.c.id == bindparam("folder"))
+    .values(
+        uid_next=folders.c.uid_next + bindparam("count", type_=BigInteger),
+        highest_modseq=folders.c.highest_modseq + 1,
+        total=folders.c.total + bindparam("count", type_=BigInteger),
+        unseen=folders.c.unseen + bindparam("more_unseen", type_=BigInteger),
+        deleted=folders.c.deleted + bindparam("more_deleted", type_=BigInteger),
+        size=folders.c.size + bindparam("more_size", type_=BigInteger),
+        deleted_size=folders.c.deleted_size + bindparam("more_deleted_size", type_=BigInteger),
+    )
+    .returning(folders.c.uid_next, folders.c.highest_modseq, folders.c.account_id)
+)
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A message made ready before the transaction."""
+
+    message: NewMessage
+    content: Content
+    flags: frozenset[str]
+    size: int
+    digest: bytes
+    links: Links
+    blob: str = ""
+    summary: bytes | None = None
+
+
+class Arrivals(Core):
+    """Writing messages into folders."""
+
+    def upload(self, limit: int) -> Upload:
+        """Begin a content of at most `limit` bytes that a client sends. Raises StoreUnavailable."""
+        return Upload(ContentWriter(*self._blobs.fresh()), limit)
+
+    def append(
+        self,
+        account_id: int,
+        folder_name: str,
+        content: bytes,
+        flags: Iterable[str],
+        date: datetime,
+        at: datetime,
+    ) -> tuple[int, int]:
+        """Add one message: see `append_messages`. Returns UIDVALIDITY and UID."""
+        message = NewMessage(content, frozenset(flags), date)
+        validity, (uid,) = self.append_messages(account_id, folder_name, [message], at)
+        return validity, uid
+
+    def append_messages(
+        self,
+        account_id: int,
+        folder_name: str,
+        new: Sequence[NewMessage],
+        at: datetime,
+        *,
+        viewer: int | None = None,
+    ) -> tuple[int, list[int]]:
+        """Add messages (APPEND, RFC 3502), all or none, in one transaction; returns UIDVALIDITY and the UIDs in order.
+
+        With a `viewer` that is not the mailbox, `\\Seen` is set for that viewer only. When this returns, the messages
+        survive a crash. Raises NoSuchFolder, OverQuota, StoreError on a bad flag, StoreUnavailable (nothing added; the
+        streamed contents are gone too)."""
+
+        def write(transaction: Transaction, prepared: Sequence[Prepared]) -> tuple[int, list[int]]:
+            row = self._find(transaction.connection, account_id, folder_name)
+            uids = self._add(transaction, row.id, account_id, prepared, at, viewer)
+            return row.uid_validity, uids
+
+        return self._arrive(account_id, new, write)
+
+    def present(self, account_id: int, folder_name: str, raws: Sequence[bytes]) -> list[bool]:
+        """Whether a folder holds each of these contents already: an import that was cut and begun again. Raises
+        NoSuchFolder."""
+        digests = [self._content_digest(account_id, raw) for raw in raws]
+        found: set[bytes] = set()
+        with self._db.read() as connection:
+            folder_id = self._find(connection, account_id, folder_name).id
+            for batch in batches(digests, BATCH):
+                statement = (
+                    select(holdings.c.digest)
+                    .join(messages, messages.c.blob == holdings.c.blob)
+                    .where(
+                        holdings.c.account_id == account_id,
+                        holdings.c.digest.in_(batch),
+                        messages.c.folder_id == folder_id,
+                    )
+                )
+                found.update(connection.execute(statement).scalars())
+        return [digest in found for digest in digests]
+
+    def _arrive(
+        self, account_id: int, new: Sequence[NewMessage], write: Callable[[Transaction, Sequence[Prepared]], _T]
+    ) -> _T:
+        """Prepare messages for a mailbox and have `write` add them in one transaction. Blobs that were made and are not
+        used are removed, whatever happens."""
+        made = [one.content.blob for one in new if isinstance(one.content, Stored)]
+        with self._written_blobs(made), ExitStack() as uploads:
+            for one in new:
+                if isinstance(one.content, Upload):
+                    uploads.callback(one.content.discard)
+            prepared = [self._prepare(account_id, one, made) for one in new]
+            self._write_missing(account_id, prepared, made)
+            for attempt in range(_ATTEMPTS):
+                try:
+                    with self._changing() as transaction:
+                        result = write(transaction, prepared)
+                    break
+                except IntegrityError:
+                    # Only on PostgreSQL: a shared content was dropped, or taken, at the same time.
+                    if attempt == _ATTEMPTS - 1:
+                        raise StoreUnavailable("Écritures concurrentes. / Concurrent writes.") from None
+                    self._write_missing(account_id, prepared, made)
+        self._remove_blobs(set(made) - {one.blob for one in prepared})
+        return result
+
+    def _find(self, connection: Connection, account_id: int, name: str) -> AnyRow:
+        digest = self._names.digest(account_id, canonical_name(name))
+        row = connection.execute(_FIND, {"account": account_id, "named": digest}).first()
+        if row is None:
+            raise no_such_folder()
+        return row
+
+    def _prepare(self, account_id: int, new: NewMessage, made: list[str]) -> Prepared:
+        flags, content = normalise(new.flags), new.content
+        if isinstance(content, Upload):
+            content = content.finish()
+            made.append(content.blob)
+        size = len(content) if isinstance(content, bytes) else content.size
+        digest = self._content_digest(account_id, content)
+        return Prepared(new, content, flags, size, digest, self._links(content))
+
+    def _write_missing(self, account_id: int, prepared: Sequence[Prepared], made: list[str]) -> None:
+        """Give each message the content that the mailbox holds, else its own, written and summarised."""
+        with self._db.read() as connection:
+            held = self._held(connection, account_id, {one.digest for one in prepared})
+        missing = {one.digest: one for one in prepared if one.digest not in held}
+        clear = [one for one in missing.values() if isinstance(one.content, bytes)]
+        written = self._blobs.write_all([one.content for one in clear if isinstance(one.content, bytes)])
+        made.extend(written)
+        for one, blob in zip(clear, written, strict=True):
+            one.blob = blob
+        for one in missing.values():
+            if isinstance(one.content, Stored):
+                one.blob = one.content.blob
+            if one.summary is None:
+                one.summary = one.message.summary or self._summary_of(one.content)
+        for one in prepared:
+            one.blob = held.get(one.digest) or missing[one.digest].blob
+
+    def _add(
+        self,
+        transaction: Transaction,
+        folder_id: int,
+        account_id: int,
+        prepared: Sequence[Prepared],
+        at: datetime,
+        viewer: int | None,
+    ) -> list[int]:
+        """Write the rows of prepared messages; returns their UIDs."""
+        connection = transaction.connection
+        self._take_held(connection, account_id, prepared)
+        own = viewer is None or viewer == account_id
+        rows = [
+            {
+                "flags": one.flags if own else one.flags - {SEEN},
+                "size": one.size,
+                "date": one.message.date,
+                "blob": one.blob,
+                "saved_at": at,
+                "thread_id": self._thread(connection, account_id, one.links),
+            }
+            for one in prepared
+        ]
+        uids = list(self._insert_messages(connection, folder_id, rows).uids)
+        check_quota(connection, account_id)
+        if not own:
+            read = [uid for uid, one in zip(uids, prepared, strict=True) if SEEN in one.flags]
+            mark_seen(connection, folder_id, viewer or 0, read)
+        transaction.touch(ChangeKind.FOLDER, [folder_id])
+        return uids
+
+    def _take_held(self, connection: Connection, account_id: int, prepared: Sequence[Prepared]) -> None:
+        """Settle which blob each message has: one that appeared meanwhile, or its own, which then gets its row."""
+        held = self._held(connection, account_id, {one.digest for one in prepared})
+        for one in prepared:
+            if (blob := held.get(one.digest)) is not None:
+                one.blob = blob
+                continue
+            self._insert_content(connection, one.blob, one.size, one.summary, one.links.message_id)
+            row = {"account_id": account_id, "digest": one.digest, "blob": one.blob}
+            connection.execute(_INSERT_HOLDING, row)
+            held[one.digest] = one.blob
+
+    def _held(self, connection: Connection, account_id: int, digests: Iterable[bytes]) -> dict[bytes, str]:
+        wanted = {"account": account_id, "digests": list(digests)}
+        return {row[0]: row[1] for row in connection.execute(_HELD, wanted)}
+
+    def _hold(self, connection: Connection, account_id: int, content: Content, blob: str) -> None:
+        """Remember that a mailbox holds a content delivered to it."""
+        row = {"account_id": account_id, "digest": self._content_digest(account_id, content), "blob": blob}
+        connection.execute(insert_missing(connection, holdings).values(row))
+
+    def _content_digest(self, account_id: int, content: Content) -> bytes:
+        plain = content.digest if isinstance(content, Stored) else hashlib.sha256(content).digest()
+        return hmac.digest(self._fingerprint_key, b"content\x00%d\x00" % account_id + plain, hashlib.sha256)
+
+    def _links(self, content: Content) -> Links:
+        return links(content if isinstance(content, bytes) else self._blobs.read(content.blob, 0, HEADER_LIMIT))
+
+    def _thread(self, connection: Connection, account_id: int, found: Links) -> int:
+        digests = [
+            hmac.digest(self._fingerprint_key, b"thread\x00%d\x00" % account_id + one.encode(), hashlib.sha256)[:16]
+            for one in (*found.references, *filter(None, [found.message_id]))
+        ]
+        return join_thread(connection, account_id, digests)
+
+    def _summary_of(self, content: Content) -> bytes:
+        """The summary of a content; empty for one too large to be held in memory, which its first reader summarises."""
+        if isinstance(content, bytes):
+            return self._summary(content)
+        return self._summary(self._blobs.read(content.blob)) if content.size <= SUMMARY_LIMIT else b""
+
+    def _insert_content(
+        self, connection: Connection, blob: str, size: int, summary: bytes | None, message_id: str = ""
+    ) -> None:
+        sealed = None if summary is None else self._fields.seal(summary, summary_aad(blob))
+        row = {"blob": blob, "size": size, "sealed_summary": sealed, "message_id": clean_message_id(message_id)}
+        connection.execute(_INSERT_CONTENT, row)
+
+    def _insert_messages(self, connection: Connection, folder_id: int, rows: Sequence[dict[str, Any]]) -> Inserted:
+        """Give UIDs and one modseq to `rows` (flags as a set, size, date, blob, saved_at, thread_id) in this folder, whose
+        row is held from here to the end of the transaction. Raises NoSuchFolder."""
+        count = len(rows)
+        marked = [row for row in rows if DELETED in row["flags"]]
+        change = {
+            "folder": folder_id,
+            "count": count,
+            "more_unseen": sum(SEEN not in row["flags"] for row in rows),
+            "more_deleted": len(marked),
+            "more_size": sum(row["size"] for row in rows),
+            "more_deleted_size": sum(row["size"] for row in marked),
+        }
+        folder = connection.execute(_ARRIVE, change).first()
+        if folder is None:
+            raise no_such_folder()
+        uids = range(folder.uid_next - count, folder.uid_next)
+        values = [
+            {
+                **row,
+                "folder_id": folder_id,
+                "uid": uid,
+                "modseq": folder.highest_modseq,
+                "flags": to_text(row["flags"]),
+                "seen": SEEN in row["flags"],
+            }
+            for uid, row in zip(uids, rows, strict=True)
+        ]
+        if values:
+            connection.execute(_INSERT_MESSAGE, values[0] if count == 1 else values)
+        return Inserted(uids, folder.account_id, folder.highest_modseq)
+
+
+@dataclass(frozen=True, slots=True)
+class Inserted:
+    """The UIDs given, in the order of the rows, the mailbox they are in, and the modseq of all of them."""
+
+    uids: range
+    account_id: int
+    modseq: int
+
+
+def mark_seen(connection: Connection, folder_id: int, account_id: int, uids: Iterable[int]) -> None:
+    """Set a viewer's own `\\Seen`."""
+    rows = [{"folder_id": folder_id, "account_id": account_id, "uid": uid} for uid in uids]
+    if rows:
+        connection.execute(insert_missing(connection, seen_by), rows)
+
+
+def summary_aad(blob: str) -> bytes:
+    """What a sealed summary is bound to."""
+    return b"summary\x00" + blob.encode("ascii")

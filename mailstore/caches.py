@@ -1,0 +1,34 @@
+"""A bounded memory of values that can be had again. Thread safe."""
+
+from __future__ import annotations
+
+import threading
+from typing import Generic, TypeVar
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+class Bounded(Generic[_K, _V]):
+    """Values with their sizes in bytes; the first to come go first when the sum passes `limit`."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = 0
+        self.values: dict[_K, _V] = {}
+        """What is here now, to be read only. Reading does not count as a use: whole folders are gone through in one
+        order, and the first to come are the first to go."""
+        self._sizes: dict[_K, int] = {}
+        self._lock = threading.Lock()
+
+    def put(self, key: _K, value: _V, size: int) -> None:
+        """Keep a value; one larger than the limit is not kept."""
+        with self._lock:
+            if size > self._limit or key in self.values:
+                return
+            self.values[key], self._sizes[key] = value, size
+            self._held += size
+            while self._held > self._limit:
+                oldest = next(iter(self._sizes))
+                del self.values[oldest]
+                self._held -= self._sizes.pop(oldest)

@@ -1,0 +1,59 @@
+"""What is removed in time: messages beyond their folder's retention, and the rest of the housekeeping.
+
+Invariants: a message goes when it has been in its folder (SAVEDATE) for longer than the folder keeps; what went is in the
+audit trail; a folder without a rule keeps everything.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, select
+
+from mailstore.audit import AuditVerbs
+from mailstore.core import BATCH, batches
+from mailstore.model import Event, NoSuchFolder
+from mailstore.search import SearchVerbs
+from mailstore.tables import accounts, folders, messages
+from mailstore.transfers import TransferVerbs
+
+INDEXED_EACH_TIME = 5000
+
+
+class RetentionVerbs(TransferVerbs, SearchVerbs, AuditVerbs):
+    """Verbs of the housekeeping."""
+
+    def apply_retention(self, at: datetime) -> int:
+        """Remove what folders no longer keep at `at`; returns how many messages went. Raises StoreUnavailable."""
+        ruled = select(folders.c.id, folders.c.retention_days, accounts.c.address).join(
+            accounts, accounts.c.id == folders.c.account_id
+        )
+        with self._db.read() as connection:
+            rules = connection.execute(ruled.where(folders.c.retention_days.is_not(None))).all()
+        removed = 0
+        for rule in rules:
+            removed += self._apply_rule(rule.id, at - timedelta(days=rule.retention_days), rule.address, at)
+        return removed
+
+    def _apply_rule(self, folder_id: int, limit: datetime, address: str, at: datetime) -> int:
+        saved = func.coalesce(messages.c.saved_at, messages.c.date)
+        old = select(messages.c.uid).where(messages.c.folder_id == folder_id, saved < limit).order_by(messages.c.uid)
+        with self._db.read() as connection:
+            uids = list(connection.execute(old).scalars())
+        gone = 0
+        for batch in batches(uids, BATCH):
+            try:
+                gone += len(self.expunge(folder_id, batch))
+            except NoSuchFolder:
+                break
+        if gone:
+            detail = {"mailbox": address, "folder": f"F{folder_id}", "messages": str(gone), "before": limit.isoformat()}
+            self.record([Event("retention.removed", detail)], at=at)
+        return gone
+
+    def housekeep(self, at: datetime, grace: timedelta) -> None:
+        """Everything to be done every hour or so: retention, index of new messages, files nobody refers to any more
+        (after `grace`). Raises StoreUnavailable."""
+        self.apply_retention(at)
+        self.sweep(at - grace)
+        self.index_pending(INDEXED_EACH_TIME)

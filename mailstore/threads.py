@@ -1,0 +1,69 @@
+"""Which messages belong to one conversation, for THREADID (RFC 8474 §5.2).
+
+Invariants: Message-IDs are kept as keyed digests, bound to their mailbox; a message joins the thread of the first of its
+references that is known, else of its own id (a reply may come first), else begins one; a thread id never changes.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, bindparam, select
+
+from mailstore.sql import insert_missing
+from mailstore.tables import threads
+
+HEADER_LIMIT = 64 * 1024  # bytes looked at
+LINKS_LIMIT = 50  # references of one message: the oldest ones name the thread
+_FIELD = re.compile(
+    rb"^(message-id|in-reply-to|references)[ \t]*:((?:[^\r\n]|\r?\n[ \t])*)", re.IGNORECASE | re.MULTILINE
+)
+_ID = re.compile(rb"<([^<>\s]{1,998})>")
+
+_KNOWN = select(threads.c.digest, threads.c.thread_id).where(
+    threads.c.account_id == bindparam("account"), threads.c.digest.in_(bindparam("digests", expanding=True))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """A message's own id ("" when it has none) and the ids it refers to, the oldest first; without <>."""
+
+    message_id: str
+    references: tuple[str, ...]
+
+
+def links(message: bytes) -> Links:
+    """What the header of a message says of its id and its ancestors (RFC 5322 §3.6.4); never raises."""
+    head = message[:HEADER_LIMIT]
+    end = re.search(rb"\r?\n\r?\n", head)
+    found: dict[bytes, list[bytes]] = {}
+    for field in _FIELD.finditer(head, 0, end.start() + 1 if end else len(head)):
+        found.setdefault(field[1].lower(), []).extend(_ID.findall(field[2]))
+    own = found.get(b"message-id", [])
+    ancestors = dict.fromkeys(
+        (*found.get(b"references", [])[:LINKS_LIMIT], *found.get(b"in-reply-to", [])[:LINKS_LIMIT])
+    )
+    return Links(_text(own[0]) if own else "", tuple(map(_text, ancestors)))
+
+
+def join_thread(connection: Connection, account_id: int, digests: Sequence[bytes]) -> int:
+    """The thread of a message whose references and own id have these digests, in that order."""
+    wanted = {"account": account_id, "digests": list(digests)}
+    found = {row[0]: row[1] for row in connection.execute(_KNOWN, wanted)} if digests else {}
+    thread_id: int = next((found[digest] for digest in digests if digest in found), 0) or secrets.randbits(62) + 1
+    rows = [
+        {"account_id": account_id, "digest": digest, "thread_id": thread_id}
+        for digest in sorted(set(digests))  # one order for all, so that no two transactions wait for each other
+        if digest not in found
+    ]
+    if rows:
+        connection.execute(insert_missing(connection, threads), rows)
+    return thread_id
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")

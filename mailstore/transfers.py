@@ -1,0 +1,216 @@
+"""Messages that leave a folder: EXPUNGE, COPY, MOVE, REPLACE.
+
+Invariants: an expunged UID stays in the log with the modseq of its removal; copies share their content with the original;
+a move or a replacement is one transaction: never both, never neither. Between two mailboxes a copy stays one content, now
+referred to from both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection, delete, insert, select
+
+from mailstore.arrivals import Prepared, mark_seen
+from mailstore.core import Transaction
+from mailstore.flags import DELETED, SEEN, from_text
+from mailstore.folders import lock_folders, no_such_folder
+from mailstore.mailbox import NewMessage
+from mailstore.messages import MessageVerbs, change_counts, forget_seen, ranges, read_rows
+from mailstore.model import ChangeKind, NoSuchMessage, StoreError
+from mailstore.quotas import check_quota
+from mailstore.sql import AnyRow
+from mailstore.tables import expunged, messages, seen_by
+from mailstore.threads import HEADER_LIMIT, links
+from mailstore.views import COLUMNS, head
+
+
+class TransferVerbs(MessageVerbs):
+    """Verbs that take messages out of a folder or into another one."""
+
+    def expunge(self, folder_id: int, uids: Sequence[int] | None) -> list[int]:
+        """Remove messages for good: those of `uids`, or with None all that carry `\\Deleted`. Returns the UIDs removed,
+        ascending. Raises NoSuchFolder."""
+        with self._changing() as transaction:
+            connection = transaction.connection
+            lock_folders(connection, [folder_id])
+            if uids is None:
+                statement = select(*COLUMNS).where(
+                    messages.c.folder_id == folder_id, messages.c.flags.contains(DELETED, autoescape=True)
+                )
+                rows: list[AnyRow] = [row for row in connection.execute(statement) if DELETED in from_text(row.flags)]
+            else:
+                rows = read_rows(connection, folder_id, uids)
+            self._remove(transaction, folder_id, rows)
+            self._discard_unreferenced(connection, (row.blob for row in rows))
+        return sorted(row.uid for row in rows)
+
+    def copy(
+        self,
+        folder_id: int,
+        uids: Sequence[int],
+        target_folder_id: int,
+        at: datetime,
+        *,
+        viewer: int | None = None,
+    ) -> tuple[int, list[tuple[int, int]]]:
+        """Copy messages, with flags and internal dates (RFC 9051 §6.4.7). Returns the target's UIDVALIDITY and the pairs
+        (UID, UID of the copy). Raises NoSuchFolder, OverQuota, StoreError across mailboxes without a `viewer`."""
+        return self._transfer(folder_id, uids, target_folder_id, at, viewer, remove=False)
+
+    def move(
+        self,
+        folder_id: int,
+        uids: Sequence[int],
+        target_folder_id: int,
+        at: datetime,
+        *,
+        viewer: int | None = None,
+    ) -> tuple[int, list[tuple[int, int]]]:
+        """As `copy`, and the originals are expunged in the same transaction (RFC 6851)."""
+        return self._transfer(folder_id, uids, target_folder_id, at, viewer, remove=True)
+
+    def replace(
+        self,
+        folder_id: int,
+        uid: int,
+        account_id: int,
+        folder_name: str,
+        message: NewMessage,
+        at: datetime,
+        *,
+        viewer: int | None = None,
+    ) -> tuple[int, int]:
+        """Add a message to a folder and expunge the one it replaces (RFC 8508). Returns UIDVALIDITY and the new UID.
+        Raises NoSuchMessage when the old one is gone, and as `append_messages`; nothing is done then."""
+
+        def write(transaction: Transaction, prepared: Sequence[Prepared]) -> tuple[int, int]:
+            connection = transaction.connection
+            target = self._find(connection, account_id, folder_name)
+            lock_folders(connection, sorted({folder_id, target.id}))
+            rows = read_rows(connection, folder_id, [uid])
+            if not rows:
+                raise NoSuchMessage("Ce message n'existe plus. / This message no longer exists.")
+            self._remove(transaction, folder_id, rows)
+            (new_uid,) = self._add(transaction, target.id, account_id, prepared, at, viewer)
+            self._discard_unreferenced(connection, [rows[0].blob])
+            return target.uid_validity, new_uid
+
+        return self._arrive(account_id, [message], write)
+
+    def _transfer(
+        self,
+        folder_id: int,
+        uids: Sequence[int],
+        target_id: int,
+        at: datetime,
+        viewer: int | None,
+        *,
+        remove: bool,
+    ) -> tuple[int, list[tuple[int, int]]]:
+        with self._changing() as transaction:
+            connection = transaction.connection
+            held = lock_folders(connection, sorted({folder_id, target_id}))
+            source, target = held[folder_id], held[target_id]
+            if source.account_id != target.account_id and viewer is None:
+                raise StoreError("Ces dossiers ne sont pas de la même boîte. / These folders are of two mailboxes.")
+            rows = read_rows(connection, folder_id, uids)
+            if not rows:
+                return target.uid_validity, []
+            old_uids = [row.uid for row in rows]
+            new_uids = self._copies(connection, source, target, rows, at, viewer)
+            transaction.touch(ChangeKind.FOLDER, sorted({folder_id, target_id}) if remove else [target_id])
+            if remove:
+                self._remove(transaction, folder_id, rows)
+            if not remove or source.account_id != target.account_id:
+                check_quota(connection, target.account_id)
+        return target.uid_validity, list(zip(old_uids, new_uids, strict=True))
+
+    def _copies(
+        self,
+        connection: Connection,
+        source: AnyRow,
+        target: AnyRow,
+        rows: Sequence[AnyRow],
+        at: datetime,
+        viewer: int | None,
+    ) -> list[int]:
+        """Write the copies; each reader keeps what they have seen inside one mailbox, the viewer alone between two."""
+        same = source.account_id == target.account_id
+        readers = self._readers(connection, source.id, [row.uid for row in rows])
+        threads = self._thread_ids(connection, source.id, rows, target.account_id, same=same)
+        copies = []
+        for row in rows:
+            flags = from_text(row.flags)
+            if not same and viewer is not None:
+                seen = SEEN in flags if viewer == source.account_id else viewer in readers.get(row.uid, ())
+                flags = flags - {SEEN} | ({SEEN} if seen and viewer == target.account_id else set())
+            copies.append(
+                {
+                    "flags": flags,
+                    "size": row.size,
+                    "date": row.date,
+                    "blob": row.blob,
+                    "saved_at": at,
+                    "thread_id": threads[row.uid],
+                }
+            )
+        new_uids = list(self._insert_messages(connection, target.id, copies).uids)
+        for row, new_uid in zip(rows, new_uids, strict=True):
+            for reader in readers.get(row.uid, ()):
+                if same or (reader == viewer and reader != target.account_id):
+                    mark_seen(connection, target.id, reader, [new_uid])
+        return new_uids
+
+    def _readers(self, connection: Connection, folder_id: int, uids: Sequence[int]) -> dict[int, list[int]]:
+        """Who else than the mailbox has seen these messages, by UID."""
+        wanted = set(uids)
+        found: dict[int, list[int]] = {}
+        statement = select(seen_by.c.uid, seen_by.c.account_id).where(seen_by.c.folder_id == folder_id)
+        for uid, reader in connection.execute(statement):
+            if uid in wanted:
+                found.setdefault(uid, []).append(reader)
+        return found
+
+    def _thread_ids(
+        self, connection: Connection, folder_id: int, rows: Sequence[AnyRow], account_id: int, *, same: bool
+    ) -> dict[int, int | None]:
+        """The threads of copies: the originals' in one mailbox, the other mailbox's own between two."""
+        if not same:
+            return {
+                row.uid: self._thread(connection, account_id, links(self._blobs.read(row.blob, 0, HEADER_LIMIT)))
+                for row in rows
+            }
+        statement = select(messages.c.uid, messages.c.thread_id)
+        return {
+            uid: thread_id
+            for condition in ranges(folder_id, [row.uid for row in rows])
+            for uid, thread_id in connection.execute(statement.where(*condition))
+        }
+
+    def _remove(self, transaction: Transaction, folder_id: int, rows: Sequence[AnyRow]) -> None:
+        """Expunge rows of a folder that is held, with a modseq of their own."""
+        if not rows:
+            return
+        connection = transaction.connection
+        row = head(connection, folder_id)
+        if row is None:
+            raise no_such_folder()
+        modseq = row.highest_modseq + 1
+        uids = [one.uid for one in rows]
+        for condition in ranges(folder_id, uids):
+            connection.execute(delete(messages).where(*condition))
+        forget_seen(connection, folder_id, uids)
+        connection.execute(insert(expunged), [{"folder_id": folder_id, "uid": uid, "modseq": modseq} for uid in uids])
+        flags = [from_text(one.flags) for one in rows]
+        marked = [one.size for one, those in zip(rows, flags, strict=True) if DELETED in those]
+        counts = {
+            "total": -len(rows),
+            "unseen": -sum(SEEN not in those for those in flags),
+            "deleted": -len(marked),
+            "size": -sum(one.size for one in rows),
+            "deleted_size": -sum(marked),
+        }
+        change_counts(connection, folder_id, modseq, counts)
+        transaction.touch(ChangeKind.FOLDER, [folder_id])

@@ -1,0 +1,234 @@
+"""Opening and verifying whole messages.
+
+Invariants: encryption is taken off, signed octets are left alone; only an envelope that is the whole message is opened;
+size and number of layers are bounded; what cannot be opened is reported in `problems`, by fixed words. Memory: the
+message, what is inside, and one more copy at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from cryptography import x509
+
+import mime
+from smime import enveloped, headers, judge
+from smime.algorithms import ContentCipher
+from smime.coverage import Coverage, Survey, Through, survey
+from smime.errors import DecryptionFailed, KeyUnavailable, SmimeError, TooLarge
+from smime.headers import ProtectedHeaders
+from smime.keys import Decryptor
+from smime.layers import (
+    MAX_LAYERS,
+    Layer,
+    LayerKind,
+    around,
+    header_of,
+    layer_of,
+    opaque_content,
+    root_of,
+    split_fields,
+)
+from smime.policy import STRICT, ReadingPolicy
+from smime.verdict import Judging, PathChecker, Reason, Verdict, Verification
+
+MAX_SIZE = 100 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """`content`: the message without the encryption layers that could be opened; a signature inside is left in place,
+    byte exact. A signature *round* an opened envelope is taken off, since its content is gone; its verification stays.
+    `encrypted`: there was an envelope. `opened`: and every one found was opened. `verifications`: outermost first.
+    `problems`: `code` words of SmimeError. `Verification.layer` counts signatures from outside.
+
+    `ciphers`: of the envelopes opened. `audit`: where opening failed, for the audit trail alone. `coverage`: what each
+    signature layer covers of `content`. `headers`: protected header fields, None without."""
+
+    content: bytes
+    encrypted: bool
+    opened: bool
+    verifications: tuple[Verification, ...]
+    problems: tuple[str, ...]
+    ciphers: tuple[ContentCipher, ...] = ()
+    audit: tuple[str, ...] = ()
+    coverage: tuple[Coverage, ...] = ()
+    headers: ProtectedHeaders | None = None
+    judging: Judging | None = field(default=None, repr=False, compare=False)
+
+    def survey(self) -> Survey:
+        """Part by part, what is covered by which signature, those of nested parts included; what is outside."""
+        if self.judging is None:
+            raise ValueError("only what open_message gives can be surveyed")
+        protected = () if self.headers is None else [one.name for one in self.headers.fields]
+        return survey(self.content, self.coverage, self.judging, protected=protected)
+
+
+def open_message(
+    raw: bytes,
+    decryptors: Sequence[Decryptor],
+    *,
+    at: datetime,
+    path: PathChecker | None,
+    max_size: int = MAX_SIZE,
+    policy: ReadingPolicy = STRICT,
+    certificates: Sequence[x509.Certificate] = (),
+    owner: Callable[[str], str | None] | None = None,
+) -> Opened:
+    """Opens what `decryptors` can open and verifies every signature on the way. Raises TooLarge, and KeyUnavailable when
+    an HSM or card does not answer.
+
+    Without `path` no signature is better than UNTRUSTED. An envelope proves nothing about the sender by itself.
+    `certificates`: found elsewhere, for signatures that come without theirs. `owner`: see `Judging`."""
+    if len(raw) > max_size:
+        raise TooLarge("the message is longer than allowed")
+    return _Opening(raw, decryptors, Judging(at, path, policy, tuple(certificates), None, owner)).run()
+
+
+def verify_message(
+    raw: bytes,
+    *,
+    at: datetime,
+    path: PathChecker | None,
+    max_size: int = MAX_SIZE,
+    policy: ReadingPolicy = STRICT,
+    certificates: Sequence[x509.Certificate] = (),
+    owner: Callable[[str], str | None] | None = None,
+) -> tuple[Verification, ...]:
+    """One Verification per signer of every signature layer that can be reached without a key, outermost first; empty
+    for a message that does not claim to be signed. Raises TooLarge only. See `open_message`."""
+    opened = open_message(
+        raw, (), at=at, path=path, max_size=max_size, policy=policy, certificates=certificates, owner=owner
+    )
+    return opened.verifications
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A signature layer met on the way, judged once the From inside is known. `place` is in `raw`."""
+
+    layer: Layer
+    raw: bytes
+
+
+class _Opening:
+    """The layers of one message, peeled from outside. `_current[_start:_end]` is the entity looked at; `_opaque` is the
+    place in `_kept` of the CMS it came out of, None while it stands in `_kept` itself."""
+
+    def __init__(self, raw: bytes, decryptors: Sequence[Decryptor], judging: Judging) -> None:
+        self._decryptors, self._judging = decryptors, judging
+        self._outside, _, _ = split_fields(raw)
+        self._kept = self._current = raw
+        self._start, self._end = 0, len(raw)
+        self._opaque: tuple[int, int] | None = None
+        self._pending: list[_Pending] = []
+        self._coverage: list[Coverage] = []
+        self._ciphers: list[ContentCipher] = []
+        self._head = b""  # the header of the entity that came out of an envelope, whose own fields `around` leaves out
+        self._encrypted = self._failed = False
+        self._problems: tuple[str, ...] = ()
+        self._audit: tuple[str, ...] = ()
+
+    def run(self) -> Opened:
+        """Peels, then judges."""
+        payload: mime.Part | None = None
+        for _ in range(MAX_LAYERS):
+            root = root_of(self._current, self._start, self._end)
+            layer = layer_of(self._current, root)
+            if layer.kind is LayerKind.CLEAR:
+                payload = root
+                break
+            if not self._peel(layer):
+                break
+        else:
+            # What lies deeper was not looked at: never report it as opened or verified.
+            self._failed, self._problems = True, ("too-many-layers",)
+        protected = None
+        if payload is not None and (self._pending or self._encrypted):
+            payload = mime.parse(self._head, max_depth=0) if self._head else payload
+            protected = headers.read(payload, self._outside, encrypted=self._encrypted)
+        self._judging = replace(self._judging, sender=self._sender(protected))
+        return Opened(
+            content=self._kept,
+            encrypted=self._encrypted,
+            opened=bool(self._ciphers) and not self._failed,
+            verifications=self._verifications(),
+            problems=self._problems,
+            ciphers=tuple(self._ciphers),
+            audit=self._audit,
+            coverage=tuple(self._coverage),
+            headers=protected,
+            judging=self._judging,
+        )
+
+    def _peel(self, layer: Layer) -> bool:
+        """Goes one layer in; False when there is no way further."""
+        if layer.kind is LayerKind.ENVELOPED:
+            self._encrypted = True
+            return self._open(layer)
+        self._pending.append(_Pending(layer, self._current))
+        self._head = b""
+        if layer.kind is LayerKind.BROKEN:
+            self._problems = ("malformed-cms",)
+            return False
+        if layer.kind is LayerKind.DETACHED:
+            self._cover(Through.DIRECT, layer)
+            self._start, self._end = layer.start, layer.end
+            return True
+        content = opaque_content(layer.cms)
+        if content is None:
+            return False
+        self._cover(Through.OPAQUE, layer)
+        self._opaque = self._opaque or (layer.start, layer.end)
+        self._current = b"".join(content)
+        self._start, self._end = 0, len(self._current)
+        return True
+
+    def _cover(self, through: Through, layer: Layer) -> None:
+        start, end = self._opaque or (layer.start, layer.end)
+        through = Through.OPAQUE if self._opaque else through
+        self._coverage.append(Coverage(len(self._pending) - 1, through, start, end))
+
+    def _open(self, layer: Layer) -> bool:
+        try:
+            unsealed = enveloped.decrypt(layer.cms, self._decryptors, policy=self._judging.policy)
+        except KeyUnavailable:
+            raise
+        except SmimeError as error:
+            self._failed, self._problems = True, (error.code,)
+            if isinstance(error, DecryptionFailed):
+                self._audit = (error.cause.value,)
+            return False
+        self._kept = self._current = around(self._outside, unsealed.pieces)
+        self._start, self._end, self._opaque = 0, len(self._kept), None
+        self._head = header_of(unsealed.pieces)
+        self._ciphers.append(unsealed.cipher)
+        # Signatures round this envelope cover the ciphertext, which is gone.
+        body = mime.header_end(self._kept)[1]
+        self._coverage = [replace(one, through=Through.CIPHERTEXT, start=body, end=self._end) for one in self._coverage]
+        return True
+
+    def _sender(self, protected: ProtectedHeaders | None) -> tuple[str, ...] | None:
+        """Every address of From, outside and, when protected, inside; None without any From."""
+        fields = [f for f in mime.iter_fields(self._outside, 0, len(self._outside)) if f.name.lower() == "from"]
+        if not fields:
+            return None
+        found = [address for one in fields for _, address in mime.addresses(one.text)]
+        inner = None if protected is None else protected.text("from")
+        if inner is not None:
+            found += [address for _, address in mime.addresses(inner)]
+        return tuple(dict.fromkeys(found))
+
+    def _verifications(self) -> tuple[Verification, ...]:
+        found: list[Verification] = []
+        for index, pending in enumerate(self._pending):
+            layer = pending.layer
+            if layer.kind is LayerKind.BROKEN:
+                found.append(Verification(None, Verdict.INVALID, (Reason.STRUCTURE,), layer=index))
+                continue
+            detached = layer.kind is LayerKind.DETACHED
+            content = memoryview(pending.raw)[layer.start : layer.end] if detached else None
+            found += judge.verify(layer.cms, content, self._judging, layer=index, micalg=layer.micalg)
+        return tuple(found)

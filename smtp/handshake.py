@@ -1,0 +1,211 @@
+"""TLS where the client's certificate is judged after the handshake, so that the answer is an SMTP reply (ADR 0034).
+
+OpenSSL, through Python's `ssl`, ends the handshake itself on an expired or foreign certificate: the peer's engineer sees an
+alert, and no reply, no rule, no reference. Here the handshake proves possession of the key only; who the peer is, is decided
+by `TrustSpace` on the certificate, before anything but EHLO is heard.
+
+Invariants: no decision is taken here: a certificate of this module is a claim with a proven key, never a trusted one; version
+and suites are those of `trustspace.tls`; no tickets, no renegotiation, no session cache. The octets go through pyOpenSSL;
+asyncio and uvloop see an `ssl.SSLContext` and an object like `ssl.SSLObject`, through the one method they call, `wrap_bio`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self, cast
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import SSL
+
+from trustspace import pem
+from trustspace.tls import TLS12_SUITES
+
+MAX_CHAIN = 4
+"""Certificates kept of what a peer sends with its own."""
+_EXPORTER = b"EXPORTER-Channel-Binding"
+_RECORD = 16384
+_RELEASE_BUFFERS = 0x10  # SSL_MODE_RELEASE_BUFFERS: an idle session keeps no record buffers
+
+
+class DecidingContext(ssl.SSLContext):
+    """A server's context that asks for a client certificate and takes any, or none."""
+
+    _inner: SSL.Context
+    _end_point: bytes
+
+    @classmethod
+    def build(cls, chain: Path | Sequence[x509.Certificate], key: Path | PrivateKeyTypes) -> Self:
+        """From PEM files or objects, leaf first. Raises pem.UnreadableFile or ssl.SSLError."""
+        certificates = pem.read_certificates(chain) if isinstance(chain, Path) else list(chain)
+        private = pem.read_private_key(key) if isinstance(key, Path) else key
+        inner = SSL.Context(SSL.TLS_SERVER_METHOD)
+        inner.set_min_proto_version(SSL.TLS1_2_VERSION)
+        inner.set_cipher_list(":".join(TLS12_SUITES).encode("ascii"))
+        inner.set_options(
+            SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_RENEGOTIATION
+        )
+        inner.set_mode(_RELEASE_BUFFERS)
+        inner.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        inner.set_verify(SSL.VERIFY_PEER, _noted)
+        try:
+            inner.use_certificate(certificates[0])
+            for extra in certificates[1:]:
+                inner.add_extra_chain_cert(extra)
+            inner.use_privatekey(cast(Any, private))
+            inner.check_privatekey()
+        except SSL.Error as error:
+            raise ssl.SSLError(ssl.SSL_ERROR_SSL, "certificate and key cannot be used together") from error
+        context = cls(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context._inner = inner
+        context._end_point = _end_point(certificates[0])
+        return context
+
+    def wrap_bio(self, incoming: Any, outgoing: Any, *_args: Any, **_kwargs: Any) -> Any:
+        """What asyncio and uvloop call for each connection."""
+        return Channel(self._inner, self._end_point, incoming, outgoing)
+
+
+class Channel:
+    """One connection: the part of `ssl.SSLObject` that event loops use, and what the SMTP room asks of it."""
+
+    def __init__(
+        self, context: SSL.Context, end_point: bytes, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO
+    ) -> None:
+        self._connection = SSL.Connection(context, None)
+        self._connection.set_accept_state()
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._end_point = end_point
+        self._unread = False
+
+    def do_handshake(self) -> None:
+        """One step. Raises ssl.SSLWantReadError until it is done; ssl.SSLError."""
+        self._run(self._connection.do_handshake)
+
+    def read(self, size: int = 16384, buffer: Any = None) -> Any:
+        """Decrypted octets, b"" once the peer has closed; into `buffer` (their count is then answered) when given."""
+        try:
+            data = self._run(self._connection.recv, min(size, _RECORD))
+        except ssl.SSLZeroReturnError:
+            data = b""
+        if buffer is None:
+            return data
+        buffer[: len(data)] = data
+        return len(data)
+
+    def write(self, data: Any) -> int:
+        """Encrypt; answers how many octets were taken."""
+        return int(self._run(self._connection.send, data))
+
+    def pending(self) -> int:
+        """Octets decrypted and not read yet; a whole record that waits in OpenSSL's buffer counts, or a loop that looks
+        here would let it wait for ever."""
+        if not self._connection.pending() and self._unread:
+            try:
+                self._connection.recv(1, socket.MSG_PEEK)
+            except SSL.WantReadError:
+                self._unread = False
+            except SSL.Error:
+                return 1  # the next read tells which
+        return self._connection.pending()
+
+    def unwrap(self) -> None:
+        """Say goodbye; waits for nothing: SMTP has its own end (QUIT), and truncation is seen by the protocol."""
+        self._run(self._connection.shutdown)
+
+    def version(self) -> str:
+        """Such as `TLSv1.3`."""
+        return str(self._connection.get_protocol_version_name())
+
+    def cipher(self) -> tuple[str, str, int] | None:
+        """As ssl.SSLObject.cipher."""
+        name = self._connection.get_cipher_name()
+        return (name, self.version(), self._connection.get_cipher_bits() or 0) if name else None
+
+    def compression(self) -> None:
+        """None: there is never any."""
+
+    def getpeercert(self, binary_form: bool = False) -> Any:
+        """The certificate whose key the peer proved, in DER; the decoded form is empty, as for one not verified."""
+        if not binary_form:
+            return {}
+        certificate = self.peer_certificate()
+        return certificate.public_bytes(Encoding.DER) if certificate is not None else None
+
+    def peer_certificate(self) -> x509.Certificate | None:
+        """The certificate whose key the peer proved; None without one, or when it cannot be read."""
+        try:
+            return self._connection.get_peer_certificate(as_cryptography=True)
+        except ValueError:
+            return None
+
+    def peer_chain(self) -> tuple[x509.Certificate, ...]:
+        """What the peer sent with its certificate, at most MAX_CHAIN, unproven."""
+        try:
+            return tuple((self._connection.get_peer_cert_chain(as_cryptography=True) or [])[1 : MAX_CHAIN + 1])
+        except ValueError:
+            return ()
+
+    def channel_binding(self, kind: str) -> bytes | None:
+        """`tls-exporter` (RFC 9266) and `tls-server-end-point` (RFC 5929 §4); None for others, or where undefined."""
+        if kind == "tls-server-end-point":
+            return self._end_point
+        if kind == "tls-exporter" and self.version() == "TLSv1.3":
+            return self._connection.export_keying_material(_EXPORTER, 32, b"")
+        return None
+
+    def _run(self, operation: Any, *arguments: Any) -> Any:
+        """Run one operation of OpenSSL between the two buffers, with the errors that event loops know."""
+        try:
+            while True:
+                self._fill()
+                try:
+                    return operation(*arguments)
+                except SSL.WantReadError:
+                    if not self._incoming.pending:
+                        raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "more octets needed") from None
+        except SSL.ZeroReturnError:
+            raise ssl.SSLZeroReturnError(ssl.SSL_ERROR_ZERO_RETURN, "closed") from None
+        except SSL.WantWriteError:
+            raise ssl.SSLWantWriteError(ssl.SSL_ERROR_WANT_WRITE, "buffer full") from None
+        except SSL.Error as error:
+            raise ssl.SSLError(ssl.SSL_ERROR_SSL, _reason(error)) from None
+        finally:
+            self._drain()
+
+    def _fill(self) -> None:
+        while data := self._incoming.read(1 << 16):
+            self._connection.bio_write(data)
+            self._unread = True
+
+    def _drain(self) -> None:
+        while True:
+            try:
+                self._outgoing.write(self._connection.bio_read(1 << 16))
+            except (SSL.WantReadError, SSL.Error):
+                return
+
+
+def _noted(*_: object) -> bool:
+    """OpenSSL's own opinion of a chain is not asked: TrustSpace decides, later, on the certificate."""
+    return True
+
+
+def _end_point(certificate: x509.Certificate) -> bytes:
+    """RFC 5929 §4.1: the digest of our certificate, SHA-256 where its own hash is MD5 or SHA-1."""
+    algorithm = certificate.signature_hash_algorithm
+    name = algorithm.name if algorithm is not None and algorithm.name not in ("md5", "sha1") else "sha256"
+    return hashlib.new(name, certificate.public_bytes(Encoding.DER)).digest()
+
+
+def _reason(error: SSL.Error) -> str:
+    """OpenSSL's words for an error: constants of the library, nothing of what was exchanged."""
+    stack = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    return "; ".join(str(entry[-1]) for entry in stack[:3]) or "TLS failure"

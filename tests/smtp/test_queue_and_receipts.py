@@ -1,0 +1,332 @@
+"""The queue in a person's hands, what senders are told, receipts that come back or stay silent, DKIM."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+import mime
+from mailstore import Acceptance, DeliveryState, Direction, OutgoingCopy, ReceiptKind, ReceiptState
+from smtp import Checker, DkimKeyError, Kind, Signer, load_key, mdn
+from smtp.content import Received
+from smtp.settling import tell_silences
+from tests.smtp.test_extensions import ALICE, submitting
+from tests.smtp.test_sender import _last, _queue, _route
+from tests.smtp.world import World, free_port, message
+
+BOB = "bob@b.mssante.fr"
+
+
+def _asked(world: World, content: bytes, **options: str) -> str:
+    acceptance = Acceptance(
+        direction=Direction.SUBMISSION,
+        principal=ALICE,
+        mail_from=ALICE,
+        recipients=(BOB,),
+        message_id="<q@test>",
+        received=content,
+        outgoing=(OutgoingCopy((BOB,), content, options),),
+    )
+    return world.a.store.accept(acceptance, world.clock.now).submission_id
+
+
+# ---- a person's hands
+
+
+async def test_hold_release_drop(world: World) -> None:
+    store, now = world.a.store, world.clock.now
+    reference = _queue(world.a, BOB)
+    (row,) = store.queue_rows(reference)
+    assert store.queue_rows("<m1@test>") == [row] == store.queue_rows(str(row.row_id))
+    assert store.hold([row.row_id], "ops", now) == 1
+    async with world.b.listening(Kind.RECEPTION):
+        assert await world.a.sender(_route(world.b)).once() == 0
+        assert store.queue_sizes() == {"queued": 0, "held": 1}
+        assert store.hold([row.row_id], "ops", now) == 0
+        assert store.release([row.row_id], "ops", now) == 1
+        assert await world.a.sender(_route(world.b)).once() == 1
+    assert len(world.b.inbox("bob")) == 1
+    second = _queue(world.a, BOB, name="m2")
+    (other,) = store.queue_rows(second)
+    assert store.drop([other.row_id], "ops", now) == 1
+    assert store.queue_rows(second)[0].state is DeliveryState.DROPPED
+    names = world.a.events("m1@test") + world.a.events("m2@test")
+    assert {"outgoing.held", "outgoing.released", "outgoing.dropped"} <= set(names)
+    assert world.a.inbox("alice") == []
+
+
+async def test_retry_now_begins_the_pauses_anew(world: World) -> None:
+    _queue(world.a, BOB)
+    sender = world.a.sender({"b.mssante.fr": f"127.0.0.1:{free_port()}"})
+    for _ in range(4):
+        await sender.once()
+        world.clock.forward(hours=1)
+    (row,) = world.a.store.queue()
+    assert row.attempts == 4
+    assert [one.number for one in world.a.store.attempts(row.row_id)] == [1, 2, 3, 4]
+    assert world.a.store.retry_now([row.row_id], "ops", world.clock.now) == 1
+    await sender.once()
+    (again,) = world.a.store.queue()
+    assert again.next_attempt_at is not None
+    assert again.next_attempt_at - world.clock.now <= timedelta(minutes=1)
+
+
+async def test_a_row_in_a_senders_hands_is_left_alone(world: World) -> None:
+    _queue(world.a, BOB)
+    (row,) = world.a.store.lease_outgoing("other", world.clock.now, timedelta(minutes=5), 10)
+    for act in (world.a.store.hold, world.a.store.drop, world.a.store.retry_now):
+        assert act([row.row_id], "ops", world.clock.now) == 0
+
+
+async def test_reroute_still_asks_who_the_peer_is(world: World) -> None:
+    _queue(world.a, BOB)
+    sender = world.a.sender({"b.mssante.fr": f"127.0.0.1:{free_port()}"})
+    await sender.once()
+    (row,) = world.a.store.queue()
+    async with world.a.listening(Kind.RECEPTION):  # a listed peer, but for another domain
+        port = world.a.ports[Kind.RECEPTION]
+        assert world.a.store.reroute([row.row_id], f"127.0.0.1:{port}", "ops", world.clock.now) == 1
+        await sender.once()
+    assert _last(world.a)[1]["reply"].startswith("451 4.7.5")
+    async with world.b.listening(Kind.RECEPTION):
+        port = world.b.ports[Kind.RECEPTION]
+        assert world.a.store.reroute([row.row_id], f"127.0.0.1:{port}", "ops", world.clock.now) == 1
+        await sender.once()
+    assert len(world.b.inbox("bob")) == 1
+
+
+async def test_a_peer_that_calls_gets_what_waits_for_it(world: World) -> None:
+    """After hours of silence the next attempt is far; the peer's own connection brings it forward."""
+    _queue(world.a, BOB)
+    sender = world.a.sender({"b.mssante.fr": f"127.0.0.1:{free_port()}"})
+    for _ in range(8):
+        await sender.once()
+        world.clock.forward(hours=1)
+    await sender.once()
+    (row,) = world.a.store.queue()
+    assert row.next_attempt_at is not None and row.next_attempt_at > world.clock.now
+    content = message("carol@b.mssante.fr", "bob@a.mssante.fr", message_id="from-b@test")
+    acceptance = Acceptance(
+        direction=Direction.SUBMISSION,
+        principal="carol@b.mssante.fr",
+        mail_from="carol@b.mssante.fr",
+        recipients=("bob@a.mssante.fr",),
+        message_id="<from-b@test>",
+        received=content,
+        outgoing=(OutgoingCopy(("bob@a.mssante.fr",), content),),
+    )
+    world.b.store.accept(acceptance, world.clock.now)
+    async with world.a.listening(Kind.RECEPTION), world.b.listening(Kind.RECEPTION):
+        back = world.b.sender({"a.mssante.fr": f"127.0.0.1:{world.a.ports[Kind.RECEPTION]}"})
+        assert await back.once() == 1
+        assert await world.a.sender(_route(world.b)).once() == 1
+    assert len(world.b.inbox("bob")) == 1
+
+
+async def test_an_hour_of_silence_catches_up(world: World) -> None:
+    """Ten messages a minute for an hour of the test's clock to a peer that is down: back, it gets each of them once."""
+    sender = world.a.sender({"b.mssante.fr": f"127.0.0.1:{free_port()}"})
+    for minute in range(60):
+        if minute % 6 == 0:
+            for number in range(10):
+                _queue(world.a, BOB, name=f"down-{minute}-{number}")
+            await sender.once()
+        world.clock.forward(minutes=1)
+    world.clock.forward(hours=1)
+    async with world.b.listening(Kind.RECEPTION):
+        assert await world.a.sender(_route(world.b)).once() == 100
+    assert world.a.store.queue() == []
+    found = [mime.parse(raw).get("message-id") for raw in world.b.inbox("bob")]
+    assert len(found) == len(set(found)) == 100
+
+
+# ---- notices
+
+
+@pytest.mark.parametrize(("notify", "told"), [("", 1), ("NEVER", 0), ("SUCCESS", 0), ("FAILURE", 1)])
+async def test_failures_are_told_as_asked(world: World, notify: str, told: int) -> None:
+    content = message(ALICE, "x", body="clair-confidentiel", message_id="q@test")
+    options = {"notify": notify} if notify else {}
+    acceptance = Acceptance(
+        direction=Direction.SUBMISSION,
+        principal=ALICE,
+        mail_from=ALICE,
+        recipients=("nobody@b.mssante.fr",),
+        message_id="<q@test>",
+        received=content,
+        outgoing=(
+            OutgoingCopy(("nobody@b.mssante.fr",), content, {**options, "ret": "FULL", "orcpt": "rfc822;no+2B"}),
+        ),
+    )
+    world.a.store.accept(acceptance, world.clock.now)
+    async with world.b.listening(Kind.RECEPTION):
+        await world.a.sender(_route(world.b)).once()
+    notices = world.a.inbox("alice")
+    assert len(notices) == told
+    for notice in notices:
+        assert b"Original-Recipient: rfc822;no+2B\r\n" in notice
+        assert b"clair-confidentiel" not in notice  # RET=FULL gives back an envelope, never clear text
+
+
+async def test_a_success_is_told_by_the_peer_and_correlated(world: World) -> None:
+    """B offers DSN: B's server writes the "delivered" notice, it comes home by B's queue, and answers the receipt."""
+    async with submitting(world) as dialogue:
+        await dialogue.play(
+            f"C: MAIL FROM:<{ALICE}>\nS: 250\nC: RCPT TO:<{BOB}> NOTIFY=SUCCESS\nS: 250\nC: DATA\nS: 354"
+        )
+        await dialogue.raw(message(ALICE, BOB) + b".\r\n")
+        await dialogue.play("S: 250")
+    (expected,) = world.a.store.receipts("m1@test")
+    assert expected.state is ReceiptState.WAITING
+    async with world.a.listening(Kind.RECEPTION), world.b.listening(Kind.RECEPTION):
+        assert await world.a.sender(_route(world.b)).once() == 1
+        back = world.b.sender({"a.mssante.fr": f"127.0.0.1:{world.a.ports[Kind.RECEPTION]}"})
+        assert await back.once() == 1
+    (notice,) = world.a.inbox("alice")
+    assert b"Action: delivered" in notice
+    (answered,) = world.a.store.receipts("m1@test")
+    assert (answered.state, answered.detail) == (ReceiptState.POSITIVE, "delivered 2.0.0")
+
+
+async def test_requiretls_is_asked_of_the_peer(world: World) -> None:
+    _asked(world, message(ALICE, BOB, message_id="q@test"), requiretls="yes")
+    async with world.b.listening(Kind.RECEPTION):
+        await world.a.sender(_route(world.b)).once()
+    assert len(world.b.inbox("bob")) == 1
+
+
+# ---- receipts of reading
+
+
+def _received(raw: bytes) -> Received:
+    end, _ = mime.header_end(raw)
+    return Received(raw[:end], len(raw), False, raw)
+
+
+@pytest.mark.parametrize("error", ["", "904"])
+def test_a_receipt_is_written_and_read_again(world: World, error: str) -> None:
+    subject = "=?utf-8?q?XDM/1.0/DDM+CR_VIAL_Zo=C3=A9?="
+    original = message(ALICE, "app@a.mssante.fr", f"Disposition-Notification-To: {ALICE}").replace(
+        b"sujet-confidentiel", subject.encode()
+    )
+    original = b"Return-Path: <alice@a.mssante.fr>\r\n" + original
+    assert mdn.requested(original) == ALICE
+    raw = mdn.write(
+        original, recipient="app@a.mssante.fr", to=ALICE, hostname="mss.a.test", identifier="i", at=world.clock.now,
+        error=error, label="INS inexact",
+    )  # fmt: skip
+    part = mime.parse(raw)
+    assert [child.media_type for child in part.children] == [
+        "text/plain", "message/disposition-notification", "message/rfc822"
+    ]  # fmt: skip
+    assert part.children[2].body(raw).endswith(b"Bonjour.\r\n") or original in raw
+    text = mime.decode_words(part.get("subject") or "")
+    assert text == ("[KO Intégration système !][904] " if error else "") + "XDM/1.0/DDM+CR VIAL Zoé"
+    read = mdn.read(raw)
+    assert read is not None
+    assert (read.recipient, read.original_message_id) == ("app@a.mssante.fr", "<m1@test>")
+    assert (read.failed, read.error) == (bool(error), error)
+    assert (b"processed/error\r\nError: 904^INS inexact" in raw) is bool(error)
+
+
+@pytest.mark.parametrize(
+    ("disposition", "failed", "code"),
+    [
+        ("Disposition: automatic-action/MDN-sent-automatically; processed", False, ""),
+        ("Disposition: automatic-action/MDN-sent-automatically; processed/error\r\nError: 902^inconnu", True, "902"),
+        ("Disposition: automatic-action/MDN-sent-automatically; processed/Error: 903^absent", True, "903"),
+        ("Disposition: manual-action/MDN-sent-manually; displayed", False, ""),
+        ("Disposition: automatic-action/MDN-sent-automatically; processed/error", True, ""),
+    ],
+)
+def test_both_error_forms_are_read(disposition: str, failed: bool, code: str) -> None:
+    raw = (
+        "From: x@b.mssante.fr\r\nContent-Type: multipart/report; report-type=disposition-notification; boundary=b\r\n\r\n"
+        "--b\r\n\r\nlu\r\n--b\r\nContent-Type: message/disposition-notification\r\n\r\n"
+        f"Final-Recipient: rfc822; X@b.mssante.fr\r\nOriginal-Message-ID: <m1@test>\r\n{disposition}\r\n--b--\r\n"
+    ).encode()
+    read = mdn.read(raw)
+    assert read is not None
+    assert (read.recipient, read.failed, read.error) == ("x@b.mssante.fr", failed, code)
+
+
+async def test_a_receipt_that_comes_and_one_that_does_not(world: World) -> None:
+    ask = f"Disposition-Notification-To: {ALICE}"
+    async with submitting(world) as dialogue:
+        for number in (1, 2):
+            await dialogue.play(f"C: MAIL FROM:<{ALICE}>\nS: 250\nC: RCPT TO:<{BOB}>\nS: 250\nC: DATA\nS: 354")
+            await dialogue.raw(message(ALICE, BOB, ask, message_id=f"r{number}@test") + b".\r\n")
+            await dialogue.play("S: 250")
+    original = message(ALICE, BOB, ask, message_id="r1@test")
+    answer = mdn.write(
+        original, recipient=BOB, to=ALICE, hostname="b", identifier="i", at=world.clock.now, error="906", label="?"
+    )
+    mdn.correlate(world.a.store, _received(answer), BOB, world.clock.now)
+    (first,), (second,) = world.a.store.receipts("r1@test"), world.a.store.receipts("r2@test")
+    assert (first.kind, first.state) == (ReceiptKind.READING, ReceiptState.NEGATIVE)
+    assert "906" in first.detail
+    assert second.state is ReceiptState.WAITING
+    world.clock.forward(days=8)
+    for _ in range(2):
+        tell_silences(world.a.services, world.clock.now)
+    told = [raw for raw in world.a.inbox("alice") if b"Auto-Submitted: auto-replied" in raw]
+    assert len(told) == 1
+    assert b"References: <r2@test>" in told[0]
+    assert world.a.store.receipts("r2@test")[0].state is ReceiptState.SILENT
+
+
+# ---- DKIM
+
+
+def _key_file(folder: Path, kind: str) -> Path:
+    key = ed25519.Ed25519PrivateKey.generate() if kind == "ed" else rsa.generate_private_key(65537, 2048)
+    path = folder / f"{kind}.pem"
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return path
+
+
+def test_dkim_signs_with_every_key_and_verifies(world: World, tmp_path: Path) -> None:
+    keys = [load_key(_key_file(tmp_path, kind), kind, "a.mssante.fr") for kind in ("ed", "rsa")]
+    raw = message(ALICE, BOB)
+    signer = Signer(lambda: keys)
+    fields = signer.fields(raw, "a.mssante.fr", world.clock.now)
+    assert fields == signer.fields(raw, "a.mssante.fr", world.clock.now)
+    assert signer.fields(raw, "b.mssante.fr", world.clock.now) == []
+    signed = b"".join(fields) + raw
+    records = {f"{one.selector}._domainkey.a.mssante.fr": one.record for one in keys}
+    results = Checker(records).results(signed)
+    assert [one.split(" ")[0] for one in results] == ["dkim=pass", "dkim=pass"]
+    assert {one.rpartition("=")[2] for one in results} == {"ed25519-sha256", "rsa-sha256"}
+    broken = Checker(records).results(signed.replace(b"Bonjour", b"Bonsoir"))
+    assert [one.split(" ")[0] for one in broken] == ["dkim=fail", "dkim=fail"]
+    assert Checker({}, lambda _: None).results(signed)[0].startswith("dkim=")
+    assert "pass" not in "".join(Checker({}, lambda _: None).results(signed))
+    assert Checker({}).results(raw) == ["dkim=none"]
+    assert Checker({}).results(b"DKIM-Signature: nonsense\r\n" + raw)[0].startswith("dkim=permerror")
+
+
+def test_a_weak_or_unreadable_key_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.pem"
+    path.write_text("nonsense")
+    with pytest.raises(DkimKeyError):
+        load_key(path, "x", "a")
+
+
+async def test_dkim_from_submission_to_the_other_mailbox(world: World, tmp_path: Path) -> None:
+    key = load_key(_key_file(tmp_path, "ed"), "s1", "a.mssante.fr")
+    world.a.services = replace(world.a.services, dkim_signer=Signer(lambda: [key]))
+    checker = Checker({"s1._domainkey.a.mssante.fr": key.record})
+    world.b.services = replace(world.b.services, dkim_checker=checker)
+    async with submitting(world) as dialogue:
+        await dialogue.play(f"C: MAIL FROM:<{ALICE}>\nS: 250\nC: RCPT TO:<{BOB}>\nS: 250\nC: DATA\nS: 354")
+        await dialogue.raw(message(ALICE, BOB) + b".\r\n")
+        await dialogue.play("S: 250")
+    async with world.b.listening(Kind.RECEPTION):
+        assert await world.a.sender(_route(world.b)).once() == 1
+    results = mime.parse(world.b.inbox("bob")[0]).get("authentication-results") or ""
+    assert "dkim=pass header.d=a.mssante.fr header.s=s1 header.a=ed25519-sha256" in results
