@@ -25,7 +25,7 @@ from caducee.published import serve_list
 from caducee.publishing import keep_published
 from caducee.settings import Settings
 from caducee.trust_parts import open_trust_parts, own_certificate
-from caducee.trust_watch import refresh_trust, watch_trust
+from caducee.trust_watch import refresh_trust, trust_figures, watch_trust
 from caducee.web import WebServer
 from caducee.wiring import bearer_login, make_protector, now, open_directory, open_store, open_tokens
 from dmp_bridge import DepositDispatcher, make_app
@@ -143,7 +143,12 @@ def _listeners(folder: OperatorFolder, settings: Settings, services: Services) -
         hl7 = _hl7(folder, settings, services)
         listeners.append(_Listener("hl7", hl7.start, hl7.stop))
     if listen.monitor:
-        watched = monitor_app(services.store, services.trust, lambda: bool(smtp.ports))
+        watched = monitor_app(
+            services.store,
+            services.trust,
+            lambda: bool(smtp.ports),
+            lambda: trust_figures(folder, services.trust, now()),
+        )
         monitor = WebServer(watched, None, host="127.0.0.1", port=listen.monitor)
         listeners.append(_Listener("monitor", monitor.start, monitor.stop))
     if listen.web:

@@ -6,9 +6,10 @@ Invariants: plain HTTP, bound to the machine itself; figures and names of parts 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -17,6 +18,7 @@ from starlette.routing import Route
 from caducee.wiring import now
 from mailstore import Store, StoreError
 from trustspace import Freshness, TrustSpace
+from trustspace.metrics import Sample
 
 
 def readiness(store: Store, trust: TrustSpace, listening: Callable[[], bool]) -> dict[str, str]:
@@ -32,11 +34,33 @@ def readiness(store: Store, trust: TrustSpace, listening: Callable[[], bool]) ->
     return parts
 
 
-def monitor_app(store: Store, trust: TrustSpace, listening: Callable[[], bool]) -> Starlette:
-    """The application of `listen.monitor`."""
+class Gauges:
+    """Samples as prometheus-client collects them: asked for at each scrape, so that none is ever stale."""
+
+    def __init__(self, read: Callable[[], Iterable[Sample]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        """One family for each name."""
+        families: dict[str, GaugeMetricFamily] = {}
+        for one in self._read():
+            family = families.setdefault(one.name, GaugeMetricFamily(one.name, one.help, labels=list(one.labels)))
+            family.add_metric(list(one.labels.values()), one.value)
+        return iter(families.values())
+
+
+def monitor_app(
+    store: Store, trust: TrustSpace, listening: Callable[[], bool], gauges: Callable[[], Iterable[Sample]]
+) -> Starlette:
+    """The application of `listen.monitor`; `gauges` gives the figures of the trust space, and may block."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Gauges(gauges))
+
+    def figures() -> bytes:
+        return generate_latest() + generate_latest(registry)
 
     async def metrics(_request: Request) -> Response:
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        return Response(await asyncio.to_thread(figures), media_type=CONTENT_TYPE_LATEST)
 
     async def healthz(_request: Request) -> Response:
         return PlainTextResponse("ok\n")

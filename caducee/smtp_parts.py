@@ -11,6 +11,7 @@ from caducee.errors import UsageError
 from caducee.folder import OperatorFolder
 from caducee.settings import Settings
 from smtp import (
+    AskingContext,
     Carrier,
     Checker,
     DecidingContext,
@@ -27,7 +28,6 @@ from smtp import (
     SigningKey,
     load_key,
 )
-from trustspace import Purpose, client_tls
 from trustspace.reloading import OwnCertificate, ReloadingContext
 
 BEARER_AWAY: tuple[type[Exception], ...] = (ProviderUnavailable,)
@@ -109,7 +109,8 @@ def dkim_checker(settings: Settings) -> Checker:
 
 def carrier(settings: Settings, services: Services, own: OwnCertificate) -> Carrier:
     """Opens connections to other operators, as the sender and `tls probe` do."""
-    return Carrier(services, DomainRouter(settings.routes), client_tls(services.trust, own, Purpose.PEERS))
+    tls = ReloadingContext.following(lambda: AskingContext.build(own.chain, own.key), own.stamp)
+    return Carrier(services, DomainRouter(settings.routes), tls)
 
 
 def sender(settings: Settings, services: Services, own: OwnCertificate, owner: str) -> Sender:

@@ -16,7 +16,9 @@ import structlog
 from caducee.folder import OperatorFolder
 from caducee.wiring import now
 from trustspace import Freshness, Refresher, TrustSpace
+from trustspace.downloads import read_downloads
 from trustspace.enrolment import Level, statuses
+from trustspace.metrics import Sample, samples
 from trustspace.refresher import Result
 
 _TICK_SECONDS = 15.0
@@ -61,6 +63,11 @@ def troubles(folder: OperatorFolder, trust: TrustSpace, at: datetime) -> dict[st
         text = f"ends {own.ends:%Y-%m-%d} ({own.days_left} d)"
         found[f"certificate {own.name}"] = "" if own.level is Level.FINE else text
     return found
+
+
+def trust_figures(folder: OperatorFolder, trust: TrustSpace, at: datetime) -> list[Sample]:
+    """The trust space and our certificates in figures, at `at`."""
+    return samples(trust.state(at), read_downloads(trust.folder), statuses(folder.keys, None, at), at)
 
 
 def _say(subject: str, trouble: str, said: dict[str, tuple[str, float]]) -> None:

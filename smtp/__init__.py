@@ -3,7 +3,7 @@
 from smtp.client import Answer, ClientError, Patience, Refused, SmtpClient
 from smtp.delivery import Carrier
 from smtp.dkim import Checker, DkimKeyError, Signer, SigningKey, load_key
-from smtp.handshake import DecidingContext
+from smtp.handshake import AskingContext, DecidingContext
 from smtp.replies import Reply, SmtpRefusal
 from smtp.routes import DomainRouter, NoRoute, Route, Router
 from smtp.sender import Sender, SenderSettings
@@ -12,6 +12,7 @@ from smtp.services import Clock, DepositPlanner, Limits, Protector, Rules, Servi
 
 __all__ = [
     "Answer",
+    "AskingContext",
     "Carrier",
     "Checker",
     "ClientError",

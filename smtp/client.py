@@ -17,6 +17,7 @@ from typing import Any
 
 from cryptography import x509
 
+from smtp.handshake import Channel
 from smtp.intake import Scan
 
 _MAX_LINES = 128
@@ -208,6 +209,18 @@ class SmtpClient:
             return x509.load_der_x509_certificate(der) if der else None
         except ValueError:
             return None
+
+    @property
+    def peer_chain(self) -> tuple[x509.Certificate, ...]:
+        """What the peer sent with its certificate, unproven; () where TLS is not smtp.handshake's."""
+        channel = self._writer.get_extra_info("ssl_object")
+        return channel.peer_chain() if isinstance(channel, Channel) else ()
+
+    @property
+    def stapled(self) -> bytes | None:
+        """The OCSP response (DER) the peer gave in the handshake, unverified; None without one."""
+        channel = self._writer.get_extra_info("ssl_object")
+        return channel.stapled() if isinstance(channel, Channel) else None
 
     @property
     def tls_version(self) -> str:

@@ -82,7 +82,13 @@ class Carrier:
         if certificate is None:
             raise Unreachable(Answer(451, "4.7.5", "the peer showed no readable certificate"), detail)
         decision = await in_thread(
-            self.services.trust.authorise, certificate, domain, self.services.clock(), usage=Usage.TLS_SERVER
+            self.services.trust.authorise,
+            certificate,
+            domain,
+            self.services.clock(),
+            supplied=client.peer_chain,
+            usage=Usage.TLS_SERVER,
+            stapled=client.stapled,
         )
         metrics.TRUST.labels("sending", decision.rule).inc()
         detail |= {

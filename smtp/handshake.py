@@ -1,8 +1,9 @@
-"""TLS where the client's certificate is judged after the handshake, so that the answer is an SMTP reply (ADR 0034).
+"""TLS between operators, where the peer's certificate is judged after the handshake (ADR 0034).
 
 OpenSSL, through Python's `ssl`, ends the handshake itself on an expired or foreign certificate: the peer's engineer sees an
 alert, and no reply, no rule, no reference. Here the handshake proves possession of the key only; who the peer is, is decided
-by `TrustSpace` on the certificate, before anything but EHLO is heard.
+by `TrustSpace` on the certificate, before anything but EHLO is heard or said. A client also asks the server for the OCSP
+status of its certificate (RFC 6066 §8), which `ssl` cannot.
 
 Invariants: no decision is taken here: a certificate of this module is a claim with a proven key, never a trusted one; version
 and suites are those of `trustspace.tls`; no tickets, no renegotiation, no session cache. The octets go through pyOpenSSL;
@@ -12,24 +13,24 @@ asyncio and uvloop see an `ssl.SSLContext` and an object like `ssl.SSLObject`, t
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import socket
 import ssl
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
 from trustspace import pem
-from trustspace.tls import TLS12_SUITES
+from trustspace.tls import TLS12_SUITES, Chain, Key
 
 MAX_CHAIN = 4
 """Certificates kept of what a peer sends with its own."""
 _EXPORTER = b"EXPORTER-Channel-Binding"
 _RECORD = 16384
+_MAX_STATUS = 64 * 1024
 _RELEASE_BUFFERS = 0x10  # SSL_MODE_RELEASE_BUFFERS: an idle session keeps no record buffers
 
 
@@ -40,46 +41,55 @@ class DecidingContext(ssl.SSLContext):
     _end_point: bytes
 
     @classmethod
-    def build(cls, chain: Path | Sequence[x509.Certificate], key: Path | PrivateKeyTypes) -> Self:
+    def build(cls, chain: Chain, key: Key) -> Self:
         """From PEM files or objects, leaf first. Raises pem.UnreadableFile or ssl.SSLError."""
-        certificates = pem.read_certificates(chain) if isinstance(chain, Path) else list(chain)
-        private = pem.read_private_key(key) if isinstance(key, Path) else key
-        inner = SSL.Context(SSL.TLS_SERVER_METHOD)
-        inner.set_min_proto_version(SSL.TLS1_2_VERSION)
-        inner.set_cipher_list(":".join(TLS12_SUITES).encode("ascii"))
-        inner.set_options(
-            SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_RENEGOTIATION
-        )
-        inner.set_mode(_RELEASE_BUFFERS)
-        inner.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-        inner.set_verify(SSL.VERIFY_PEER, _noted)
-        try:
-            inner.use_certificate(certificates[0])
-            for extra in certificates[1:]:
-                inner.add_extra_chain_cert(extra)
-            inner.use_privatekey(cast(Any, private))
-            inner.check_privatekey()
-        except SSL.Error as error:
-            raise ssl.SSLError(ssl.SSL_ERROR_SSL, "certificate and key cannot be used together") from error
         context = cls(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context._inner = inner
-        context._end_point = _end_point(certificates[0])
+        context._inner, leaf = _inner(SSL.TLS_SERVER_METHOD, chain, key)
+        context._inner.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE)
+        context._end_point = _end_point(leaf)
         return context
 
     def wrap_bio(self, incoming: Any, outgoing: Any, *_args: Any, **_kwargs: Any) -> Any:
         """What asyncio and uvloop call for each connection."""
-        return Channel(self._inner, self._end_point, incoming, outgoing)
+        connection = SSL.Connection(self._inner, None)
+        connection.set_accept_state()
+        return Channel(connection, self._end_point, incoming, outgoing)
+
+
+class AskingContext(ssl.SSLContext):
+    """A client's context towards other operators: shows our certificate, asks the server for its OCSP status."""
+
+    _inner: SSL.Context
+
+    @classmethod
+    def build(cls, chain: Chain, key: Key) -> Self:
+        """From PEM files or objects, leaf first. Raises pem.UnreadableFile or ssl.SSLError."""
+        context = cls(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False  # the list ties no host name to a domain: the full DN decides (mssante.md §2)
+        context._inner, _ = _inner(SSL.TLS_CLIENT_METHOD, chain, key)
+        context._inner.set_ocsp_client_callback(_keep_status)
+        return context
+
+    def wrap_bio(
+        self, incoming: Any, outgoing: Any, server_side: bool = False, server_hostname: Any = None, session: Any = None
+    ) -> Any:
+        """What asyncio and uvloop call for each connection."""
+        connection = SSL.Connection(self._inner, None)
+        connection.set_connect_state()
+        connection.set_app_data([])
+        connection.request_ocsp()
+        if server_hostname and not _is_address(server_hostname):
+            connection.set_tlsext_host_name(server_hostname.encode("idna"))
+        return Channel(connection, b"", incoming, outgoing)
 
 
 class Channel:
     """One connection: the part of `ssl.SSLObject` that event loops use, and what the SMTP room asks of it."""
 
     def __init__(
-        self, context: SSL.Context, end_point: bytes, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO
+        self, connection: SSL.Connection, end_point: bytes, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO
     ) -> None:
-        self._connection = SSL.Connection(context, None)
-        self._connection.set_accept_state()
+        self._connection = connection
         self._incoming = incoming
         self._outgoing = outgoing
         self._end_point = end_point
@@ -153,6 +163,11 @@ class Channel:
         except ValueError:
             return ()
 
+    def stapled(self) -> bytes | None:
+        """The OCSP response (DER) that the server gave with its certificate, unverified; None without one."""
+        kept = self._connection.get_app_data()
+        return kept[0] if kept else None
+
     def channel_binding(self, kind: str) -> bytes | None:
         """`tls-exporter` (RFC 9266) and `tls-server-end-point` (RFC 5929 §4); None for others, or where undefined."""
         if kind == "tls-server-end-point":
@@ -191,6 +206,67 @@ class Channel:
                 self._outgoing.write(self._connection.bio_read(1 << 16))
             except (SSL.WantReadError, SSL.Error):
                 return
+
+
+def _inner(method: int, chain: Chain, key: Key) -> tuple[SSL.Context, x509.Certificate]:
+    """pyOpenSSL's context with our certificate, and that certificate."""
+    certificates = pem.read_certificates(chain) if isinstance(chain, Path) else list(chain)
+    private = pem.read_private_key(key) if isinstance(key, Path) else key
+    inner = SSL.Context(method)
+    inner.set_min_proto_version(SSL.TLS1_2_VERSION)
+    inner.set_cipher_list(":".join(TLS12_SUITES).encode("ascii"))
+    inner.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
+    inner.set_mode(_RELEASE_BUFFERS)
+    inner.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    inner.set_verify(SSL.VERIFY_PEER, _noted)
+    try:
+        inner.use_certificate(certificates[0])
+        for extra in certificates[1:]:
+            inner.add_extra_chain_cert(extra)
+        inner.use_privatekey(cast(Any, private))
+        inner.check_privatekey()
+    except SSL.Error as error:
+        raise ssl.SSLError(ssl.SSL_ERROR_SSL, "certificate and key cannot be used together") from error
+    return inner, certificates[0]
+
+
+def _keep_status(connection: SSL.Connection, response: bytes, _data: object) -> bool:
+    """OpenSSL's callback: remembers the response, when there is one of a size that ocsp.py reads."""
+    if 0 < len(response) <= _MAX_STATUS:
+        connection.get_app_data().append(response)
+    return True
+
+
+def _is_address(name: str) -> bool:
+    """True for an IP address, which is no server name (RFC 6066 §3)."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+class Prefilled(ssl.SSLContext):
+    """A context whose next connection begins with octets already read: those after a PROXY header, or of a client that
+    spoke TLS before we stopped reading."""
+
+    early: bytes
+    _real: ssl.SSLContext
+
+    def __new__(cls, real: ssl.SSLContext) -> Prefilled:
+        """Round `real`, which does all the work."""
+        context = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
+        context._real, context.early = real, b""
+        return context
+
+    def __init__(self, real: ssl.SSLContext) -> None:
+        """Nothing more: see `__new__`."""
+
+    def wrap_bio(self, incoming: Any, *args: Any, **kwargs: Any) -> Any:
+        """What asyncio and uvloop call once, at the start of the handshake."""
+        if self.early:
+            incoming.write(self.early)
+        return self._real.wrap_bio(incoming, *args, **kwargs)
 
 
 def _noted(*_: object) -> bool:

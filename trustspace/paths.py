@@ -18,7 +18,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from asn1crypto import crl as asn1_crl
-from asn1crypto import x509 as asn1_x509
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -36,9 +35,10 @@ from pyhanko_certvalidator.registry import CertificateRegistry
 from pyhanko_certvalidator.revinfo.archival import process_legacy_crl_input
 from pyhanko_certvalidator.revinfo.manager import RevinfoManager
 
+from trustspace.claims import asn1_to_certificate, crl_issuers, names_issuer, speaks_of, subject_of, to_asn1
 from trustspace.dn import DistinguishedName, from_x509
 from trustspace.ocsp import read_answer
-from trustspace.revocation import Finding, RevocationIndex, Status, issued_by, signs
+from trustspace.revocation import Finding, RevocationIndex, Status, issued_by
 from trustspace.verdict import Anchors, PathReason, PathVerdict, Usage, suits
 
 MAX_SUPPLIED = 4
@@ -86,7 +86,7 @@ class PathValidator:
         self.anchors = anchors
         self.index = index or RevocationIndex(crls)
         self._online = online
-        self._own = {one: _asn1(one) for one in (*anchors.roots, *anchors.intermediates)}
+        self._own = {one: to_asn1(one) for one in (*anchors.roots, *anchors.intermediates)}
         self._crls = [(crl, asn1_crl.CertificateList.load(crl.public_bytes(Encoding.DER))) for crl in crls]
         self._cache: OrderedDict[tuple[bytes, Usage, bool], tuple[datetime, PathVerdict]] = OrderedDict()
         self._lock = threading.Lock()
@@ -136,7 +136,7 @@ class PathValidator:
         revocation: bool,
         stapled: bytes | None = None,
     ) -> PathVerdict:
-        subject = _subject(certificate)
+        subject = subject_of(certificate)
         try:
             early = _early_refusal(certificate, at, usage)
             if early is not None:
@@ -149,12 +149,12 @@ class PathValidator:
             findings = [
                 self._finding(*pair, at, stapled if n == 0 else None) for n, pair in enumerate(pairs) if revocation
             ]
-            chain = (subject, *(_subject(issuer) for _, issuer in pairs))
+            chain = (subject, *(subject_of(issuer) for _, issuer in pairs))
             evidence = tuple(finding.source or "-" for finding in findings)
             for (element, _), finding in zip(pairs, findings, strict=False):
                 if finding.status is Status.REVOKED:
                     refused = PathReason.REVOKED
-                    return PathVerdict(False, refused, _subject(element), None, finding.source, chain, evidence)
+                    return PathVerdict(False, refused, subject_of(element), None, finding.source, chain, evidence)
             verdict = self._by_library(certificate, others, pairs, findings, at, revocation)
         except Exception as error:
             # A malformed extension, a name that does not decode: the libraries raise many types.
@@ -208,19 +208,21 @@ class PathValidator:
         with self._library:
             context = self._context(roots, others, asserted, [one for _, one in lists], at, revocation)
             try:
-                path = _run(CertificateValidator(_asn1(certificate), validation_context=context).async_validate_path())
+                path = _run(
+                    CertificateValidator(to_asn1(certificate), validation_context=context).async_validate_path()
+                )
             except PathValidationError as error:
                 reason = next(reason for kind, reason in _REASONS if isinstance(error, kind))
                 detail = str(error.failure_msg)[:_MAX_DETAIL]
-                return PathVerdict(False, reason, _failing(error, _subject(certificate)), None, detail)
+                return PathVerdict(False, reason, _failing(error, subject_of(certificate)), None, detail)
             except Exception as error:
                 # No path could be built: the library has several types for that.
-                return PathVerdict(False, PathReason.UNTRUSTED, _subject(certificate), None, str(error)[:_MAX_DETAIL])
+                return PathVerdict(False, PathReason.UNTRUSTED, subject_of(certificate), None, str(error)[:_MAX_DETAIL])
             elements = [asn1_to_certificate(element) for element in path]
         if revocation and not asserted:
             for element in elements[1:]:
-                if not any(_speaks_of(crl, element, (*roots, *others), at) for crl, _ in lists):
-                    return PathVerdict(False, PathReason.REVOCATION_UNKNOWN, _subject(element))
+                if not any(speaks_of(crl, element, (*roots, *others), at) for crl, _ in lists):
+                    return PathVerdict(False, PathReason.REVOCATION_UNKNOWN, subject_of(element))
         return _positive(elements, at, ends)
 
     def _relevant_crls(
@@ -234,7 +236,7 @@ class PathValidator:
         names: set[DistinguishedName] = set()
         waiting = [certificate]
         while waiting:
-            new = _crl_issuers(waiting.pop()) - names
+            new = crl_issuers(waiting.pop()) - names
             names |= new
             waiting += [one for one in authorities if from_x509(one.subject) in new]
         return [pair for pair in self._crls if from_x509(pair[0].issuer) in names]
@@ -244,7 +246,7 @@ class PathValidator:
     ) -> tuple[x509.Certificate, ...]:
         """The intermediates to use: ours; and the peer's only when ours and the roots do not name the issuer."""
         ours = self.anchors.intermediates
-        if any(_names_issuer(known, certificate) for known in (*ours, *self.anchors.roots)):
+        if any(names_issuer(known, certificate) for known in (*ours, *self.anchors.roots)):
             return ours
         return (*ours, *supplied[:MAX_SUPPLIED])
 
@@ -254,7 +256,7 @@ class PathValidator:
         current = certificate
         for _ in range(len(others) + 1):
             for candidate in (*self.anchors.roots, *others):
-                if _names_issuer(candidate, current) and issued_by(current, candidate):
+                if names_issuer(candidate, current) and issued_by(current, candidate):
                     pairs.append((current, candidate))
                     break
             else:
@@ -274,7 +276,7 @@ class PathValidator:
         revocation: bool,
     ) -> ValidationContext:
         trusted = [self._own[root] for root in roots]
-        registry = CertificateRegistry.build([self._own.get(other) or _asn1(other) for other in others])
+        registry = CertificateRegistry.build([self._own.get(other) or to_asn1(other) for other in others])
         for root in trusted:
             registry.register(root)
         manager = RevinfoManager(
@@ -311,11 +313,6 @@ def check_path(
     return PathValidator(anchors, crls).check(certificate, intermediates, at=at, usage=usage)
 
 
-def asn1_to_certificate(certificate: Any) -> x509.Certificate:
-    """The `cryptography` form of an asn1crypto certificate."""
-    return x509.load_der_x509_certificate(certificate.dump())
-
-
 def _early_refusal(certificate: x509.Certificate, at: datetime, usage: Usage) -> PathReason | None:
     """What the certificate itself tells, so that an expired one is called expired even when CRLs are missing."""
     if not suits(certificate, usage):
@@ -331,55 +328,12 @@ def _positive(path: Sequence[x509.Certificate], at: datetime, ends: Sequence[dat
     """Trusted, if the root itself is valid at `at` (the library does not look); with the end of that truth."""
     for element in path:
         if at > element.not_valid_after_utc:
-            return PathVerdict(False, PathReason.EXPIRED, _subject(element))
+            return PathVerdict(False, PathReason.EXPIRED, subject_of(element))
         if at < element.not_valid_before_utc:
-            return PathVerdict(False, PathReason.NOT_YET_VALID, _subject(element))
+            return PathVerdict(False, PathReason.NOT_YET_VALID, subject_of(element))
     until = min(at + _CACHE_FOR, *ends, *(element.not_valid_after_utc for element in path))
-    chain = tuple(_subject(element) for element in reversed(path))
+    chain = tuple(subject_of(element) for element in reversed(path))
     return PathVerdict(True, PathReason.TRUSTED, "", until, "", chain)
-
-
-def _crl_issuers(certificate: x509.Certificate) -> set[DistinguishedName]:
-    """Whose CRLs may speak of a certificate: its issuer, and the CRL issuers it names (RFC 5280 §4.2.1.13)."""
-    found = {from_x509(certificate.issuer)}
-    try:
-        points = certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
-    except x509.ExtensionNotFound:
-        return found
-    named = (name for point in points for name in point.crl_issuer or ())
-    return found | {from_x509(name.value) for name in named if isinstance(name, x509.DirectoryName)}
-
-
-def _speaks_of(
-    crl: x509.CertificateRevocationList,
-    certificate: x509.Certificate,
-    authorities: Sequence[x509.Certificate],
-    at: datetime,
-) -> bool:
-    """True when the CRL is in force and signed, under a name that may speak of the certificate."""
-    name = from_x509(crl.issuer)
-    in_force = crl.next_update_utc is not None and crl.last_update_utc <= at < crl.next_update_utc
-    return (
-        in_force
-        and name in _crl_issuers(certificate)
-        and any(signs(crl, one) for one in authorities if from_x509(one.subject) == name)
-    )
-
-
-def _asn1(certificate: x509.Certificate) -> Any:
-    return asn1_x509.Certificate.load(certificate.public_bytes(Encoding.DER))
-
-
-def _names_issuer(candidate: x509.Certificate, certificate: x509.Certificate) -> bool:
-    """The candidate bears the issuer's name and, when both say, the issuer's key identifier (RFC 5280 §4.2.1.1)."""
-    if candidate.subject != certificate.issuer:
-        return False
-    try:
-        wanted = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
-        own = candidate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
-    except x509.ExtensionNotFound:
-        return True
-    return wanted is None or wanted == own
 
 
 def _failing(error: PathValidationError, leaf: str) -> str:
@@ -390,14 +344,7 @@ def _failing(error: PathValidationError, leaf: str) -> str:
     index = next((int(word) for word in error.failure_msg.split() if word.isdecimal()), 1)
     if not 0 <= index < len(elements):
         return leaf
-    return _subject(asn1_to_certificate(elements[index]))
-
-
-def _subject(certificate: x509.Certificate) -> str:
-    try:
-        return certificate.subject.rfc4514_string()[:512]
-    except ValueError:
-        return "(unreadable name)"
+    return subject_of(asn1_to_certificate(elements[index]))
 
 
 def _run(coroutine: Any) -> Any:

@@ -28,6 +28,8 @@ _CHECKS_HOST_NAME = {
     Purpose.DMP: True,
     Purpose.DOWNLOAD: True,
 }
+_CHECKS_REVOCATION = {Purpose.DMP}
+"""Where nothing looks at the server's certificate after the handshake. What is downloaded is signed by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,18 +113,23 @@ def server_tls(
 def client_tls(space: TrustSpace, own: OwnCertificate | None, purpose: Purpose) -> ReloadingContext:
     """The context of connections to PEERS, to the DMP, or for a DOWNLOAD; `own` None presents no certificate.
 
-    Raises pem.UnreadableFile, ssl.SSLError or TrustUnavailable; KeyError for a purpose that connects nowhere.
+    That of the DMP also refuses a server whose certificate our CRLs do not show to be good; it looks at the files when
+    a connection opens, which blocks: for threads. Raises pem.UnreadableFile, ssl.SSLError or TrustUnavailable; KeyError
+    for a purpose that connects nowhere.
     """
-    checks = _CHECKS_HOST_NAME[purpose]
+    checks, revocation = _CHECKS_HOST_NAME[purpose], purpose in _CHECKS_REVOCATION
     space.anchors_for(purpose)
 
     def make() -> ssl.SSLContext:
         chain, key = (own.chain, own.key) if own is not None else (None, None)
-        return client_context(chain, key, _at_hand(space, purpose), check_hostname=checks)
+        crls = space.crls if revocation else None
+        return client_context(chain, key, _at_hand(space, purpose), check_hostname=checks, crls=crls)
 
-    return ReloadingContext.following(
-        make, lambda: (own.stamp() if own is not None else None, space.anchors_at_hand(purpose))
-    )
+    def version() -> Hashable:
+        files = space.files if revocation else space.anchors_at_hand(purpose)
+        return own.stamp() if own is not None else None, files
+
+    return ReloadingContext.following(make, version)
 
 
 def _at_hand(space: TrustSpace, purpose: Purpose) -> Anchors:

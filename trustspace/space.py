@@ -221,6 +221,17 @@ class TrustSpace:
         return self._snapshot.anchors.get(purpose)
 
     @property
+    def crls(self) -> tuple[x509.CertificateRevocationList, ...]:
+        """The revocation lists in force, deltas included."""
+        return tuple(one.crl for one in self._refreshed(None).crls.values())
+
+    @property
+    def files(self) -> Stamp | None:
+        """Looks at the files; equal answers mean that nothing changed between."""
+        self._refreshed(None)
+        return self._stamp
+
+    @property
     def alarm(self) -> str | None:
         """What is wrong with the files now ("; "-separated), None when nothing is."""
         return "; ".join(self._snapshot.alarms.values()) or None

@@ -1,9 +1,9 @@
 """TLS contexts of an operator: version, suites and peer verification (mssante.md §2, §3.2).
 
 Invariants: TLS 1.2 or later; the four ECDHE-RSA suites of ECO.1.1.3 and those of TLS 1.3; no session tickets, no
-compression, no renegotiation; a peer certificate, when there is one, chains to the given anchors. Revocation and the
-white list are looked at after the handshake by `TrustSpace.authorise`, with the certificate the handshake proved: an
-expired or foreign certificate already fails the handshake itself.
+compression, no renegotiation; a peer certificate, when there is one, chains to the given anchors: an expired or foreign
+one fails the handshake itself. Revocation is OpenSSL's to check where CRLs are given; between operators it is looked at
+after the handshake, with the white list, by `TrustSpace.authorise`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from trustspace import pem
 from trustspace.paths import Anchors
@@ -57,11 +58,19 @@ def server_context(
     return context
 
 
-def client_context(chain: Chain | None, key: Key | None, anchors: Anchors, *, check_hostname: bool) -> ssl.SSLContext:
+def client_context(
+    chain: Chain | None,
+    key: Key | None,
+    anchors: Anchors,
+    *,
+    check_hostname: bool,
+    crls: Sequence[x509.CertificateRevocationList] | None = None,
+) -> ssl.SSLContext:
     """A client's context; the server's certificate must chain to `anchors`.
 
     `chain` and `key` are the client's own, None to present nothing. Between operators `check_hostname` is False: the
-    list ties no host name to a domain, the full certificate name decides (mssante.md §2), through `authorise`.
+    list ties no host name to a domain, the full certificate name decides (mssante.md §2), through `authorise`. With
+    `crls`, the handshake fails unless they show every certificate of the path, root included, not to be revoked.
     """
     context = _base(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = check_hostname
@@ -69,6 +78,11 @@ def client_context(chain: Chain | None, key: Key | None, anchors: Anchors, *, ch
     context.hostname_checks_common_name = False
     context.verify_mode = ssl.CERT_REQUIRED
     _load_anchors(context, anchors)
+    if crls is not None:
+        context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_CHAIN
+        if crls:
+            with _in_memory(b"".join(crl.public_bytes(Encoding.PEM) for crl in crls)) as path:
+                context.load_verify_locations(cafile=path)
     if chain is not None and key is not None:
         _load_own(context, chain, key)
     return context

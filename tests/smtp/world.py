@@ -17,6 +17,7 @@ from pathlib import Path
 from mailstore import Account, Event, MailboxKind, NewDeposit, OutgoingCopy, Store
 from proxy.model import Opened, Protected, Refusal
 from smtp import (
+    AskingContext,
     Carrier,
     DecidingContext,
     DomainRouter,
@@ -35,7 +36,6 @@ from trustspace import (
     ListedDomain,
     PracticeAuthority,
     TrustSpace,
-    client_context,
 )
 
 PASSWORD = "correct horse battery"
@@ -137,7 +137,7 @@ class Operator:
     ) -> Sender:
         """A sender worker with static routes."""
         own = certificate or self.certificate
-        tls = client_context(own.chain, own.key, self.services.trust.anchors, check_hostname=False)
+        tls = AskingContext.build(own.chain, own.key)
         patience = Patience(connect=5, command=5, data_chunk=5, data_end=5)
         carrier = Carrier(self.services, DomainRouter(routes), tls, patience)
         settings = SenderSettings(poll=timedelta(seconds=1))

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from trustspace import Anchors, DistinguishedName, PathValidator, Usage, pem
 from trustspace.dn import from_x509
-from trustspace.paths import _crl_issuers
+from trustspace.claims import crl_issuers
 
 pytestmark = pytest.mark.filterwarnings("ignore:Parsed a serial number which wasn't positive")  # PKITS 4.4.14
 vectors = pytest.importorskip("cryptography_vectors")
@@ -84,7 +84,7 @@ def _validator(end: x509.Certificate) -> PathValidator:
     names: set[DistinguishedName] = set()
     waiting = [end]
     while waiting:
-        new = _crl_issuers(waiting.pop()) - names
+        new = crl_issuers(waiting.pop()) - names
         names |= new
         waiting += [one for one in authorities if from_x509(one.subject) in new]
     others = tuple(one for one in authorities if from_x509(one.subject) in names or _signs_crls_only(one))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import ssl
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
@@ -140,6 +141,31 @@ def test_names_by_purpose(place: Place) -> None:
         else:
             with pytest.raises(ssl.SSLCertVerificationError, match="ostname"):
                 handshake(server, client, name)
+
+
+def test_the_record_is_refused_when_revoked_or_when_nobody_can_tell(place: Place) -> None:
+    """OpenSSL checks our CRLs in the handshake, those of today, without restart."""
+    seconds = itertools.count()
+    place.space = TrustSpace(
+        place.folder / "trust", signer_cn="alb.practice", practice=True, monotonic=lambda: float(next(seconds))
+    )
+    server = server_tls(place.space, place.own, Purpose.DMP)
+    client = client_tls(place.space, None, Purpose.DMP)
+    handshake(server, client)
+    place.first.revoke(place.issue().certificate, NOW)
+    place.first.copy_trust(place.folder / "trust")
+    handshake(server, client)
+    place.first.revoke(place.issued.certificate, NOW)
+    place.first.copy_trust(place.folder / "trust")
+    with pytest.raises(ssl.SSLCertVerificationError, match="revoked"):
+        handshake(server, client)
+    place.renew()
+    handshake(server, client)
+    for path in (place.folder / "trust" / "crl").iterdir():
+        path.unlink()
+    with pytest.raises(ssl.SSLCertVerificationError, match="unable to get certificate CRL"):
+        handshake(server, client)
+    handshake(server, client_tls(place.space, None, Purpose.PEERS))  # authorise() decides, later
 
 
 def test_without_anchors_there_is_no_context(tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from caducee.folder import OperatorFolder
+from caducee.monitor import monitor_app
 from caducee.published import serve_list
-from caducee.trust_watch import troubles
+from caducee.trust_watch import troubles, trust_figures
+from mailstore import Store
 from tests.trustspace.conftest import AT, new_server
 from trustspace import ListedDomain, PracticeAuthority, TrustSpace
 from trustspace.downloads import Download, read_downloads, write_downloads
@@ -47,6 +49,25 @@ def test_troubles_come_and_go(folder: OperatorFolder) -> None:
     (folder.white_list).write_bytes(b"<html/>")
     space.refresh(AT)
     assert "WRONG_ROOT" in troubles(folder, space, AT)["white list"]
+
+
+def test_a_scrape_shows_the_trust_space_as_it_is_now(folder: OperatorFolder, tmp_path: Path) -> None:
+    space, moment = space_of(folder), [AT + HOUR]
+    store = Store.create(f"sqlite:///{tmp_path / 'mail.db'}", tmp_path / "blobs", bytes(32))
+    app = monitor_app(store, space, lambda: True, lambda: trust_figures(folder, space, moment[0]))
+    client = TestClient(app)
+
+    def value(name: str) -> float:
+        [line] = [one for one in client.get("/metrics").text.splitlines() if one.startswith(name)]
+        return float(line.rpartition(" ")[2])
+
+    assert value("caducee_trust_list_age_seconds") == 3600
+    assert value('caducee_certificate_remaining_seconds{name="server"}') > 0
+    moment[0] += 30 * HOUR
+    assert value("caducee_trust_list_age_seconds") == 31 * 3600
+    assert value('caducee_trust_list_state{state="ageing"}') == 1
+    assert client.get("/healthz").status_code == 200
+    store.close()
 
 
 def test_figures(folder: OperatorFolder) -> None:
