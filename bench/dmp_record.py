@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from pathlib import Path
@@ -27,8 +28,8 @@ def main(trust: Path, folder: Path) -> None:
     listener = bind("127.0.0.1", 0)
     signal.signal(signal.SIGTERM, lambda *_: server.stop())
     print(f"https://localhost:{listener.getsockname()[1]}/si-dmp-server/v2/services/repository", flush=True)
+    gc.freeze()  # as every process of `caducee serve`
     asyncio.run(server.serve(listener))
-
     store.close()
 
 

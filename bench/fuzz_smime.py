@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import mime
 import smime
-from smime import ber, capabilities, codec, coverage, enveloped, enveloped_codec, headers, judge, signed_codec
+from smime import ber, capabilities, codec, coverage, enveloped, enveloped_codec, frames, headers, judge, signed_codec
 from smime.verdict import Judging, Verdict
 
 AT = datetime(2026, 11, 20, 10, tzinfo=UTC)
@@ -57,6 +57,25 @@ def ber_target(data: bytes) -> None:
     assert ber.definite(again) == again
 
 
+def plain_envelope(data: bytes) -> None:
+    """The quick reader answers as the general one, or not at all."""
+    quick = enveloped_codec.read_plain(data)
+    assert quick is None or quick == ber.reading(data, enveloped_codec.read_any)
+
+
+def framed(data: bytes) -> None:
+    """A signature read by comparison with those of before is what the general reader makes of it."""
+    try:
+        expected = signed_codec.read_signed(data)
+    except smime.SmimeError:
+        expected = None
+    try:
+        found = frames.read_signed(data)
+    except smime.SmimeError:
+        found = None
+    assert found == expected
+
+
 def tree(data: bytes) -> None:
     root = mime.parse(data)
     for part in root.walk():
@@ -77,8 +96,7 @@ def header_fields(data: bytes) -> None:
     fields, body = mime.split(data)
     assert all(fields[i].end == fields[i + 1].start for i in range(len(fields) - 1)) and body <= len(data)
     outside, inside = headers.protect(data[:body], b"", smime.HeaderMode.CIPHER)
-    payload = mime.parse(inside + b"\r\n", max_depth=0)
-    headers.read(payload, outside, encrypted=True)
+    headers.read(inside + b"\r\n", outside, encrypted=True)
 
 
 class Fuzzer:
@@ -124,6 +142,8 @@ class Fuzzer:
             "ber": (ber_target, everything),
             "codec.kind": (typed(codec.kind), everything),
             "signed-data": (typed(signed_codec.read_signed), signed),
+            "signed-data, by frames": (framed, signed),
+            "enveloped-data, quick reader": (plain_envelope, envelopes),
             "enveloped-data": (typed(enveloped_codec.read_enveloped), envelopes),
             "capabilities": (typed(capabilities.read), [capabilities.OURS_DER]),
             "verify": (self.verify, signed),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from caducee.errors import UsageError
 from caducee.folder import DMP_AUTHENTICATION, DMP_SIGNATURE, OperatorFolder
-from caducee.settings import FeedSection, Settings
+from caducee.sections import FeedSection
+from caducee.settings import Settings
 from caducee.trust_parts import open_trust, own_certificate
 from dmp_bridge import Desk, DmpOutlet, Outlet
 from dmp_bridge.fhir import FhirOutlet

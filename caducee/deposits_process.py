@@ -1,6 +1,5 @@
 """The process that deposits documents: a Celery worker over the broker of this folder, the rows being the truth; and,
-beside it, the
-rounds that tell senders, send reminders, and hand acknowledgements to hospitals' software."""
+beside it, the rounds that tell senders, send reminders, and hand acknowledgements to hospitals' software."""
 
 from __future__ import annotations
 
@@ -11,23 +10,28 @@ from datetime import timedelta
 
 import structlog
 from celery.exceptions import SecurityWarning
+from prometheus_client import REGISTRY, start_http_server
 
 from caducee.bridge_parts import acknowledgement_place, feeds_out, make_outlet, open_register
 from caducee.child import say_ready
 from caducee.folder import OperatorFolder
+from caducee.monitor import Gauges
 from caducee.settings import Settings
 from caducee.trust_parts import open_trust, own_certificate
 from caducee.wiring import now, open_store
-from dmp_bridge import Depositor, make_app, run_worker
+from dmp_bridge import Depositor, make_app, metrics, run_worker
 from dmp_bridge.mllp import MllpError, send
 from dmp_bridge.register import Register, RegisterUnavailable
 from dmp_bridge.tell import Teller, Voice
 from ihe.hl7v2 import Hl7Error
 from mailstore import Store, StoreError
 from trustspace import Purpose, client_tls
+from trustspace.metrics import Sample
 
 WORKER = "deposits"
 """Owner of the leases of deposits; see `caducee.mail_process.SENDER`."""
+_THREADS = 8
+"""Deposits at once: mostly waiting for the record, and for commits that they then share."""
 _ROUND_SECONDS = 1.0
 _GIVE_UP_ATTEMPTS = 200
 
@@ -50,11 +54,24 @@ def run(folder: OperatorFolder, settings: Settings) -> None:
     # Celery warns root of pickled messages; ours are JSON, and hold a row's number.
     warnings.simplefilter("ignore", SecurityWarning)
     rounds.start()
+    if settings.listen.deposits_monitor:
+        REGISTRY.register(Gauges(lambda: _figures(store)))
+        start_http_server(settings.listen.deposits_monitor, addr="127.0.0.1")
     say_ready()
-    run_worker(app, depositor)
+    run_worker(app, depositor, concurrency=_THREADS)
     rounds.stop()
     register.close()
     store.close()
+
+
+def _figures(store: Store) -> list[Sample]:
+    """How many deposits stand in each state, asked for at each scrape; none when the store does not answer."""
+    try:
+        counted = store.count_deposits()
+    except StoreError:
+        return []
+    help_text = "Deposits, by state"
+    return [Sample("caducee_deposits", help_text, number, {"state": one.value}) for one, number in counted.items()]
 
 
 class _Rounds:
@@ -87,6 +104,7 @@ class _Rounds:
             try:
                 self._teller.held()
                 self._teller.remind(now())
+                self._teller.receipts(now())
                 self._acknowledge()
             except (StoreError, RegisterUnavailable) as error:
                 structlog.get_logger().warning("rounds put off", error=type(error).__name__)
@@ -108,6 +126,8 @@ class _Rounds:
                 code, _ = send(*place, due.content, tls=self._tls)
             except (OSError, MllpError, Hl7Error, ssl.SSLError) as error:
                 code = type(error).__name__
+            taken = {"AA": "taken", "AE": "refused"}.get(code, "later")
+            metrics.ACKNOWLEDGEMENTS.labels(taken).inc()
             if code == "AA":
                 self._register.acknowledged(due.id, now())
             elif code == "AE" or due.attempts >= _GIVE_UP_ATTEMPTS:

@@ -4,12 +4,24 @@ feed's mailbox."""
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from datetime import datetime
 
 from caducee.planner import Planner
 from dmp_bridge import DepositContext
 from dmp_bridge.gateway import HandIn, HandInLater, HandInRefused
-from mailstore import Acceptance, Account, Direction, Event, LocalDelivery, StoreError
+from mailstore import (
+    Acceptance,
+    Account,
+    Direction,
+    Event,
+    LocalDelivery,
+    NewReceipt,
+    OutgoingCopy,
+    ReceiptKind,
+    ReceiptState,
+    StoreError,
+)
 from proxy import Refusal
 from smtp import Services, fields
 from trustspace import Freshness
@@ -42,6 +54,11 @@ class SubmissionSide:
             received=what.received,
             deposits=what.deposits,
             events=(Event("submission.accepted", {"principal": what.mailbox, "peer": "hl7"}),),
+            receipts=tuple(
+                NewReceipt(recipient, kind, at + self._services.rules.receipt_deadline)
+                for recipient in what.recipients
+                for kind in what.receipts
+            ),
         )
         try:
             before = store.accepted_before(acceptance)
@@ -49,15 +66,27 @@ class SubmissionSide:
                 return before.submission_id
             if what.recipients:
                 acceptance = self._protected(acceptance, account, what, at)
-            return store.accept(acceptance, at).submission_id
+            number = store.accept(acceptance, at).submission_id
+            if ReceiptKind.DELIVERY in what.receipts:
+                self._delivered_here(number, acceptance, at)
+            return number
         except StoreError:
             raise HandInLater("stockage indisponible / storage unavailable") from None
+
+    def _delivered_here(self, number: str, acceptance: Acceptance, at: datetime) -> None:
+        """Mailboxes of ours have the message already; the others' receipts come back as DSN."""
+        for delivery in acceptance.local:
+            self._services.store.answer_receipt(
+                number, delivery.recipient, ReceiptKind.DELIVERY, ReceiptState.POSITIVE, "delivered 2.0.0", at
+            )
 
     def _protected(self, acceptance: Acceptance, account: Account, what: HandIn, at: datetime) -> Acceptance:
         services = self._services
         here = {one: self._mailbox(one, at) for one in what.recipients}
         raw, _ = fields.completed(what.content, identifier=secrets.token_hex(10), hostname=services.hostname, at=at)
-        protected = services.protector.protect(raw, sender=account, recipients=what.recipients, at=at)
+        protected = services.protector.protect(
+            raw, sender=account, recipients=what.recipients, at=at, vouched=what.vouched
+        )
         if isinstance(protected, Refusal):
             if protected.code < 500:
                 raise HandInLater(f"{protected.text_fr} / {protected.text_en}")
@@ -94,9 +123,10 @@ class SubmissionSide:
             message_id=acceptance.message_id,
             received=acceptance.received,
             local=local,
-            outgoing=protected.copies,
+            outgoing=tuple(_asking(copy, what) for copy in protected.copies),
             deposits=acceptance.deposits,
             events=(*acceptance.events, *protected.events),
+            receipts=acceptance.receipts,
         )
 
     def _mailbox(self, address: str, at: datetime) -> Account | None:
@@ -113,3 +143,10 @@ class SubmissionSide:
         if not services.trust.is_listed(domain, at):
             raise HandInRefused("domaine hors de l'espace de confiance / domain outside the trust space")
         return None
+
+
+def _asking(copy: OutgoingCopy, what: HandIn) -> OutgoingCopy:
+    """A copy that asks for receipts of delivery, when the feed waits for them (RFC 3461 §4.1)."""
+    if ReceiptKind.DELIVERY not in what.receipts:
+        return copy
+    return replace(copy, options={**copy.options, "notify": "FAILURE,SUCCESS"})

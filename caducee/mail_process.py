@@ -21,11 +21,12 @@ from caducee.folder import OperatorFolder
 from caducee.hand_in import SubmissionSide
 from caducee.monitor import monitor_app
 from caducee.planner import Planner
+from caducee.private_directory import private_directory
 from caducee.published import serve_list
 from caducee.publishing import keep_published
 from caducee.settings import Settings
 from caducee.trust_parts import open_trust_parts, own_certificate
-from caducee.trust_watch import refresh_trust, trust_figures, watch_trust
+from caducee.trust_watch import refresh_trust, renew_directory_trust, trust_figures, watch_trust
 from caducee.web import WebServer
 from caducee.wiring import bearer_login, make_protector, now, open_directory, open_store, open_tokens
 from dmp_bridge import DepositDispatcher, make_app
@@ -35,6 +36,7 @@ from imap import ImapServer
 from imap import Limits as ImapLimits
 from mailstore import ChangeKind, Store, StoreChange, StoreError
 from smtp import Services, SmtpServers
+from smtp.memory import keep_large_apart
 from trustspace import Purpose, TrustSpace, server_tls
 
 SENDER = "mail"
@@ -56,6 +58,7 @@ class _Listener:
 
 def run(folder: OperatorFolder, settings: Settings) -> None:
     """Serve until SIGTERM."""
+    keep_large_apart()
     uvloop.run(_serve(folder, settings))
 
 
@@ -79,9 +82,12 @@ async def _serve(folder: OperatorFolder, settings: Settings) -> None:
         if settings.dmp.url:
             workers.append(asyncio.create_task(_dispatch(folder, store, stop)))
         workers.append(asyncio.create_task(_sweep(store, stop)))
-        if settings.directory.bind_dn or not settings.directory.url:
+        if settings.directory.follow_mailboxes and (settings.directory.bind_dn or not settings.directory.url):
             writer = open_directory(folder, settings, write=True)
-            workers.append(asyncio.create_task(keep_published(store, writer, settings, stop)))
+            workers.append(asyncio.create_task(keep_published(store, writer, folder, settings, stop)))
+        if settings.directory.client_certificates and not settings.directory.url:
+            slapd = private_directory(folder, settings)
+            workers.append(asyncio.create_task(renew_directory_trust(slapd, stop)))
         workers.append(asyncio.create_task(watch_trust(folder, trust, stop)))
         workers.append(asyncio.create_task(refresh_trust(parts.refresher, stop)))
         say_ready()
@@ -172,6 +178,7 @@ def _hl7(folder: OperatorFolder, settings: Settings, services: Services) -> Mllp
         source_id=settings.dmp.source_id,
         hostname=settings.operator.hostname,
         clock=now,
+        register=open_register(folder, settings),
     )
     own = own_certificate(folder)
     tls = server_tls(services.trust, own, Purpose.CLIENTS, client="required") if settings.hl7.tls else None

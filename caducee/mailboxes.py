@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509 import Certificate
 
-from caducee.settings import OperatorSection
+from caducee.sections import OperatorSection
 from directory import Entry, entry_dn
 from directory import MailboxKind as DirectoryKind
 from mailstore import MailboxKind, Store

@@ -12,6 +12,7 @@ import mime
 from caducee.settings import Settings
 from directory import Directory, DirectoryError, DirectoryUnavailable, Entry
 from dmp_bridge import DepositContext, Desk, find_documents, plan_deposits
+from dmp_bridge.notices import given_back
 from dmp_bridge.package import label_fields
 from dmp_bridge.policy import Policy
 from mailstore import Account, NewDeposit
@@ -99,9 +100,11 @@ def with_message(context: DepositContext, clear: bytes) -> DepositContext:
     root = mime.parse(clear, max_depth=1)
     wanted = [address for _, address in root.addresses("Disposition-Notification-To")]
     message_id = (root.get("Message-ID") or "").strip()
+    asked = bool(context.notify) and wanted == [context.notify]
     usable = message_id.startswith("<") and message_id.endswith(">") and len(message_id) < 500 and message_id.isascii()
     return replace(
         context,
         message_id=message_id if usable else "",
-        wants_mdn=bool(context.notify) and wanted == [context.notify],
+        wants_mdn=asked,
+        original=given_back(root) if asked else (),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from caducee.errors import UsageError
 from caducee.folder import SERVER, OperatorFolder
 from caducee.settings import Settings
 from directory import Slapd
@@ -22,6 +23,18 @@ def private_directory(folder: OperatorFolder, settings: Settings) -> Slapd:
         domains=settings.operator.domains,
         client_trust=(lambda: client_trust(folder)) if settings.directory.client_certificates else None,
     )
+
+
+def initialised_directory(place: OperatorFolder, settings: Settings) -> Slapd:
+    """The slapd of the folder, once `init` has made it. Raises UsageError."""
+    if settings.directory.url:
+        raise UsageError(
+            "directory.url: annuaire externe, géré par son propre serveur / external directory, not run from here"
+        )
+    slapd = private_directory(place, settings)
+    if not slapd.initialised:
+        raise UsageError(f"{slapd.folder}: pas d'annuaire ici / no directory here (services.directory)")
+    return slapd
 
 
 def client_trust(folder: OperatorFolder) -> tuple[bytes, bytes]:

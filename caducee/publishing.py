@@ -1,4 +1,9 @@
-"""Keeps the directories in line with this operator's mailboxes: created, suspended, on the red list, opened again."""
+"""Keeps the directories in line with this operator's mailboxes: created, suspended, on the red list, opened again, their
+certificates issued, renewed, retired.
+
+Invariants: commands publish what they change at once; what they could not (directory down), and what was changed by other
+means, the mail process publishes within a minute (`keep_published`). Attributes an administrator added stay.
+"""
 
 from __future__ import annotations
 
@@ -16,37 +21,56 @@ from ldap.dn import escape_dn_chars
 
 from caducee.errors import UsageError
 from caducee.folder import OperatorFolder
+from caducee.key_publication import certificates_to_publish
 from caducee.mailboxes import PERSONAL
-from caducee.settings import OperatorSection, Settings
+from caducee.sections import OperatorSection
+from caducee.settings import Settings
 from directory import Directory, DirectoryError, Entry, Slapd, entry_dn
 from directory import MailboxKind as DirectoryKind
-from directory.publication import NationalPublisher, Operation, request
+from directory.publication import Answer, NationalPublisher, Operation, request
 from directory.revocation import PublishedAuthority, put
-from mailstore import Account, Store, StoreError
+from mailstore import Account, KeyRecord, Store, StoreError
 from trustspace import pem
 
 CREATED = "créée"
 CHANGED = "modifiée"
+RESTORED = "rétablie"  # it was suspended or on the red list, and is seen again
 _EVERY_SECONDS = 60.0
+_EVERYTHING = 10  # passes between two that ask the directory about every mailbox
 
 
 def published(
-    directory: Directory, account: Account, operator: OperatorSection, *, red_list: bool | None = None
+    directory: Directory,
+    account: Account,
+    operator: OperatorSection,
+    keys: Sequence[KeyRecord] = (),
+    *,
+    red_list: bool | None = None,
 ) -> tuple[Entry, str]:
     """The directory's entry of `account` once it is right, and what was done ("" when nothing was needed).
 
-    A suspended mailbox keeps its entry, hidden from everybody but the operator. `red_list` None leaves it as it is. Raises
-    DirectoryError, DirectoryUnavailable.
+    `keys` are all those the operator holds or held for it: the certificates of those in force are published, of the others
+    taken out (see `key_publication`). A suspended mailbox keeps its entry, hidden from everybody but the operator.
+    `red_list` None leaves it as it is. Raises DirectoryError, DirectoryUnavailable.
     """
     present = directory.by_address(account.address)
     wanted = present or _entry(account, operator)
+    certificates = certificates_to_publish(wanted.certificates, keys)
+    if set(certificates) != set(wanted.certificates):
+        wanted = replace(wanted, certificates=certificates)
     wanted = replace(wanted, suspended=not account.active)
     if red_list is not None:
         wanted = replace(wanted, red_list=red_list)
     if wanted == present:
         return wanted, ""
     directory.publish(wanted)
-    return wanted, CHANGED if present else CREATED
+    if present is None:
+        return wanted, CREATED
+    return wanted, RESTORED if _hidden(present) and not _hidden(wanted) else CHANGED
+
+
+def _hidden(entry: Entry) -> bool:
+    return entry.suspended or entry.red_list
 
 
 def _entry(account: Account, operator: OperatorSection) -> Entry:
@@ -65,7 +89,11 @@ def _entry(account: Account, operator: OperatorSection) -> Entry:
     )
 
 
-def national_publisher(folder: OperatorFolder, settings: Settings) -> Callable[[Entry, str], str]:
+NationalSend = Callable[[Entry, str], str]
+"""Sends an entry, and what was done to it here; gives back a `publication.Answer`."""
+
+
+def national_publisher(folder: OperatorFolder, settings: Settings) -> NationalSend:
     """Publishes an entry to the national directory of the settings; returns what it answered. Raises UsageError."""
     section = settings.directory
     if not section.national_url:
@@ -90,8 +118,8 @@ def national_publisher(folder: OperatorFolder, settings: Settings) -> Callable[[
 
 
 def operation(change: str) -> Operation:
-    """What is asked of the national directory for a change of ours."""
-    return Operation.INSERT if change == CREATED else Operation.REPLACE
+    """What is asked of the national directory for a change of ours. What is hidden here was deleted there."""
+    return Operation.INSERT if change in (CREATED, RESTORED) else Operation.REPLACE
 
 
 def write_requests(path: Path, entries: Sequence[tuple[Entry, str]]) -> None:
@@ -126,24 +154,76 @@ def publish_authorities(folder: OperatorFolder, slapd: Slapd) -> list[str]:
     return names
 
 
-async def keep_published(store: Store, directory: Directory, settings: Settings, stop: asyncio.Event) -> None:
+async def keep_published(
+    store: Store, directory: Directory, folder: OperatorFolder, settings: Settings, stop: asyncio.Event
+) -> None:
     """Bring the published entries in line with the mailboxes, at once and then every minute, until `stop`.
 
-    Accounts are opened and suspended by commands, in other processes: looking is what finds them all. A directory that is
-    down or refuses is met again a minute later.
+    Accounts and keys are changed by commands, in other processes: looking is what finds them all. A directory that is down
+    or refuses is met again a minute later.
     """
-    log = structlog.get_logger()
+    national = national_publisher(folder, settings) if settings.directory.national_url else None
+    follower = Follower(store, directory, settings.operator, national)
     while not stop.is_set():
         try:
-            await asyncio.to_thread(_publish_all, store, directory, settings)
+            await asyncio.to_thread(follower.follow)
         except (DirectoryError, StoreError) as error:
-            log.warning("publication put off", error=type(error).__name__)
+            structlog.get_logger().warning("publication put off", error=type(error).__name__)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), _EVERY_SECONDS)
 
 
-def _publish_all(store: Store, directory: Directory, settings: Settings) -> None:
-    for account in store.accounts():
-        # One opened with --no-publish is not there, and stays so until `caducee directory publish`.
-        if account.address.rpartition("@")[2] in settings.operator.domains and directory.by_address(account.address):
-            published(directory, account, settings.operator)
+class Follower:
+    """Publishes what changed in the mailboxes of the store since it last looked; from time to time looks at all.
+
+    `national` sends a changed entry to the national directory (see `national_publisher`): what it cannot take now is sent
+    again at the next pass, as long as this process lives; what it refuses is logged, for somebody to look at.
+    """
+
+    def __init__(
+        self, store: Store, directory: Directory, operator: OperatorSection, national: NationalSend | None = None
+    ) -> None:
+        self._store, self._directory, self._operator = store, directory, operator
+        self._national = national
+        self._waiting: dict[str, tuple[Entry, str]] = {}
+        self._passes = 0
+        self._published: dict[str, object] = {}
+
+    def follow(self) -> list[str]:
+        """One pass; returns the addresses whose entries were changed. Raises DirectoryError, StoreError.
+
+        A mailbox opened with --no-publish is not in the directory, and stays so until `caducee directory publish`.
+        """
+        if self._passes % _EVERYTHING == 0:
+            self._published.clear()
+        keys: dict[str, list[KeyRecord]] = {}
+        for one in self._store.key_records():
+            keys.setdefault(one.holder, []).append(one)
+        changed = []
+        for account in self._store.accounts():
+            held = keys.get(account.address, [])
+            state = (account, tuple((one.id, one.chain_pem, one.retired_at, one.destroyed_at) for one in held))
+            ours = account.address.rpartition("@")[2] in self._operator.domains
+            if not ours or self._published.get(account.address) == state:
+                continue
+            if self._directory.by_address(account.address) is not None:
+                entry, change = published(self._directory, account, self._operator, held)
+                if change:
+                    changed.append(account.address)
+                    self._waiting[account.address] = (entry, change)
+            self._published[account.address] = state
+        self._passes += 1
+        self._send()
+        return changed
+
+    def _send(self) -> None:
+        for address, (entry, change) in list(self._waiting.items()):
+            try:
+                answer = self._national(entry, change) if self._national else Answer.DONE
+            except DirectoryError:  # nobody the national directory knows holds this mailbox
+                answer = Answer.UNKNOWN_HOLDER
+            if answer == Answer.LATER:
+                return  # it is down: the others wait too
+            del self._waiting[address]
+            if answer != Answer.DONE:
+                structlog.get_logger().error("national publication refused", account=address, state=str(answer))

@@ -15,6 +15,7 @@ import structlog
 
 from caducee.folder import OperatorFolder
 from caducee.wiring import now
+from directory import DirectoryError, DirectoryUnavailable, Slapd
 from trustspace import Freshness, Refresher, TrustSpace
 from trustspace.downloads import read_downloads
 from trustspace.enrolment import Level, statuses
@@ -41,6 +42,24 @@ async def refresh_trust(refresher: Refresher, stop: asyncio.Event) -> None:
                 say("trust download", service=one.kind.value, url=one.url, state=one.result.value, reason=one.detail)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), _TICK_SECONDS)
+
+
+async def renew_directory_trust(slapd: Slapd, stop: asyncio.Event) -> None:
+    """Give the private directory the authorities and revocations of the trust space that are new, until `stop`.
+
+    A directory that is down meets them when it starts.
+    """
+    while not stop.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _WATCH_SECONDS)
+            return
+        try:
+            if await asyncio.to_thread(slapd.reload_trust):
+                structlog.get_logger().info("directory authorities renewed")
+        except DirectoryUnavailable:
+            continue
+        except (DirectoryError, OSError) as error:
+            structlog.get_logger().error("directory authorities not renewed", error=type(error).__name__)
 
 
 async def watch_trust(folder: OperatorFolder, trust: TrustSpace, stop: asyncio.Event) -> None:

@@ -22,6 +22,7 @@ from proxy import (
     ConfirmPolicy,
     CustodyPolicy,
     EncryptPolicy,
+    HeaderPolicy,
     Protector,
     ProxyPolicy,
     SignPolicy,
@@ -188,4 +189,5 @@ def proxy_policy(settings: Settings) -> ProxyPolicy:
         ConfirmPolicy(section.confirm),
         CustodyPolicy(section.custody),
         EncryptionPolicy(default=ContentCipher(section.cipher), oaep=section.oaep, to_sender=section.encrypt_to_sender),
+        HeaderPolicy(section.header_protection),
     )

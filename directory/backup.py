@@ -20,6 +20,7 @@ from directory.ldif_stream import read_ldif, record_bytes
 from directory.tools import TOOL_SECONDS, first_lines, open_tool
 
 if TYPE_CHECKING:
+    from directory.installation import Installation
     from directory.server import Slapd
 
 _CHUNK: Final = 1 << 20
@@ -27,7 +28,7 @@ _CHUNK: Final = 1 << 20
 _OWN_BOOKKEEPING: Final = frozenset({"contextcsn", "structuralobjectclass", "subschemasubentry", "hassubordinates"})
 
 
-def read_records(slapd: Slapd, configuration: str = "slapd.d") -> Iterator[tuple[str, Attributes]]:
+def read_records(slapd: Installation, configuration: str = "slapd.d") -> Iterator[tuple[str, Attributes]]:
     """(dn, attributes) of every entry, operational attributes included, parents first. Raises DirectoryError."""
     command = ["slapcat", "-o", "ldif-wrap=no", "-F", configuration, "-b", slapd.base]
     with open_tool(slapd.folder, command) as process:

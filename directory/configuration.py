@@ -40,11 +40,14 @@ _MODULES: Final = ("back_mdb", "argon2", "syncprov", "accesslog", "back_monitor"
 # The attributes that address books search by any part (Thunderbird: name, first name, surname, address, organisation,
 # department, job title) have keys of three letters; one of them without keys would make the whole "or" a scan. What is
 # neither here nor indexed leaves the whole directory as candidates, and meets `Limits.unchecked`.
+# `name` is the supertype of cn, o, ou, title, l and cleRecherche (RFC 4519 §2.18): one index holds what their values have
+# in common once, a third of a load's time less than an index each. `sn` and `givenName` have their own: in the common
+# one, the surname PARIS would have every entry of that town as candidates.
 INDEXES: Final = (
     "objectClass eq", "entryCSN eq", "entryUUID eq", "IdentifiantPP eq", "IdentifiantPM eq", "idNatStruct eq",
-    "profession eq", "savoirFaire eq", "departement eq", "postalCode eq", "l eq", "TypeBAL eq", "listeRouge eq",
-    "suspendue eq", "origine eq",
-    "sujetCertificat eq", "member eq", "cleRecherche eq,subinitial,subfinal", "cn,sn,givenName,mail,o,ou,title eq,sub",
+    "profession eq", "savoirFaire eq", "departement eq", "postalCode eq", "TypeBAL eq", "listeRouge eq",
+    "suspendue eq", "origine eq", "sujetCertificat eq", "member eq",
+    "name,sn,givenName eq,subinitial,subany", "mail eq,sub",
 )  # fmt: skip
 
 
@@ -146,10 +149,11 @@ def _global(configuration: Configuration) -> str:
         "olcIdleTimeout: 0",  # the consumer of changes waits in silence; connections are bounded by the open files
         "olcWriteTimeout: 30",
         "olcThreads: 16",
-        "olcToolThreads: 2",
+        "olcToolThreads: 1",  # a second one waits for the first at each entry: measured slower
         "olcSizeLimit: 200",
         "olcTimeLimit: 5",
         "olcLocalSSF: 128",
+        "olcIndexSubstrIfMaxLen: 3",
         "olcIndexSubstrAnyLen: 3",
         "olcIndexSubstrAnyStep: 1",
         "olcSockbufMaxIncoming: 262144",
@@ -164,13 +168,22 @@ def _global(configuration: Configuration) -> str:
             "olcTLSProtocolMin: 3.3",
             *_gnutls_versions(),
         ]
-        # `try`: no certificate is an anonymous client; one that does not verify ends the connection.
-        lines.append(f"olcTLSVerifyClient: {'try' if configuration.client_certificates else 'never'}")
-        if configuration.client_certificates:
-            lines.append(f"olcTLSCACertificateFile: {AUTHORITIES_FILE}")
-        if configuration.revocations and _gnutls():
-            lines.append(f"olcTLSCRLFile: {CRL_FILE}")
+        trust = client_trust(configuration.client_certificates, configuration.revocations)
+        lines += [f"{name}: {value}" for name, value in trust.items() if value]
     return "\n".join(lines) + "\n"
+
+
+def client_trust(authorities: bool, revocations: bool) -> dict[str, str]:
+    """The attributes of cn=config that say whose certificates may bind; an empty value is one to leave out.
+
+    `authorities`, `revocations`: whether those files are there.
+    """
+    return {
+        # `try`: no certificate is an anonymous client; one that does not verify ends the connection.
+        "olcTLSVerifyClient": "try" if authorities else "never",
+        "olcTLSCACertificateFile": AUTHORITIES_FILE if authorities else "",
+        "olcTLSCRLFile": CRL_FILE if authorities and revocations and _gnutls() else "",
+    }
 
 
 def _gnutls() -> bool:
@@ -219,6 +232,8 @@ def _database(configuration: Configuration) -> str:
         f"olcDbDirectory: {configuration.data}",
         "olcDbMode: 0600",
         f"olcDbMaxSize: {limits.database}",
+        # One write to the disk a change instead of two. A power cut may undo the last change, never leave half of one.
+        "olcDbEnvFlags: nometasync",
         f'olcLimits: {{0}}dn.exact="{peer_dn()}" time=unlimited size=unlimited',
         # The consumer of changes asks for everything newer than what it knows, however much that is.
         f'olcLimits: {{1}}dn.exact="{account_dn(READER, base)}" time.soft={limits.seconds} time.hard=unlimited '

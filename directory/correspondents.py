@@ -1,22 +1,34 @@
 """Finding a correspondent from what people type: "martin alice", "cardio lyon", "lefevre", "dupond" for Dupont.
 
-The question becomes one LDAP filter over indexed words (`cleRecherche`), which any LDAP client may send. Invariants: pure;
-every word typed is reduced to letters and digits before it enters a filter, so nothing typed is a filter; a word of one
-letter is not looked for; the number and length of words is bounded.
+The question becomes one LDAP filter over indexed words (`cleRecherche`), which any LDAP client may send. Three of them are
+asked in turn (`Closeness`): whole words, then beginnings, then words with one letter wrong; each is answered from indexes.
+Invariants: pure; every word typed is reduced to letters and digits before it enters a filter, so nothing typed is a filter; a
+word of one letter is not looked for; the number and length of words is bounded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import Enum, auto
+from string import ascii_lowercase, digits
 from typing import Final
 
 from directory.entry import OBJECT_CLASS, Entry
 from directory.errors import DirectoryError
 from directory.naming import derived
-from directory.wording import fits, within_one_letter, words
+from directory.wording import within_one_letter, words
 
 MAX_TYPED: Final = 8
 _SHORTEST_WITH_TYPO: Final = 4
+_LONGEST_WITH_TYPO: Final = 16  # of a longer one, the beginning is typed
+
+
+class Closeness(Enum):
+    """How near to what was typed a word must be: the word itself, one that it begins, one with a letter wrong."""
+
+    WORDS = auto()
+    BEGINNINGS = auto()
+    TYPOS = auto()
 
 
 def typed_words(text: str) -> tuple[str, ...]:
@@ -29,43 +41,40 @@ def typed_words(text: str) -> tuple[str, ...]:
     return found
 
 
-def correspondent_filter(text: str, *, typos: bool = False) -> str:
-    """The LDAP filter of entries that hold, for each word typed, a word that it begins.
-
-    With `typos`, words of four letters or more also match with one letter wrong, missing, in excess, or two swapped
-    (and some more, which `rank` leaves out). Raises DirectoryError.
-    """
-    terms = [_term(word, typos=typos) for word in typed_words(text)]
+def correspondent_filter(text: str, closeness: Closeness = Closeness.BEGINNINGS) -> str:
+    """The LDAP filter of entries that hold, for each word typed, a word that close to it. Raises DirectoryError."""
+    terms = [_term(word, closeness) for word in typed_words(text)]
     return f"(&(objectClass={OBJECT_CLASS}){''.join(terms)})"
 
 
-def _term(word: str, *, typos: bool) -> str:
+def _term(word: str, closeness: Closeness) -> str:
+    if closeness is Closeness.WORDS:
+        return f"(cleRecherche={word})"
     begins = f"(cleRecherche={word}*)"
-    if not typos or len(word) < _SHORTEST_WITH_TYPO:
+    if closeness is Closeness.BEGINNINGS or not _SHORTEST_WITH_TYPO <= len(word) <= _LONGEST_WITH_TYPO:
         return begins
-    patterns = {begins: None}
-    for place in range(len(word)):
-        patterns[_pattern(word[:place], word[place + 1 :])] = None  # one letter replaced, missing or in excess here
-        if place + 1 < len(word):
-            patterns[_pattern(word[:place], word[place + 2 :])] = None  # two letters swapped
-    return f"(|{''.join(patterns)})"
+    # Equalities, some hundreds: each is one key of the index, where a pattern (`du*ont`) would leave all that begin so.
+    return f"(|{begins}{''.join(f'(cleRecherche={one})' for one in sorted(_one_letter_off(word)))})"
 
 
-def _pattern(start: str, end: str) -> str:
-    return f"(cleRecherche={start}*{end})" if end else f"(cleRecherche={start}*)"
+def _one_letter_off(word: str) -> set[str]:
+    """The words that `wording.within_one_letter` finds near `word`, itself left out."""
+    letters = (ascii_lowercase if not word.isdigit() else "") + (digits if not word.isalpha() else "")
+    cuts = [(word[:place], word[place:]) for place in range(len(word) + 1)]
+    near = {start + end[1:] for start, end in cuts if end}
+    near |= {start + end[1] + end[0] + end[2:] for start, end in cuts if len(end) > 1}
+    near |= {start + letter + end[1:] for start, end in cuts if end for letter in letters}
+    near |= {start + letter + end for start, end in cuts for letter in letters}
+    return near - {word}
 
 
-def rank(entries: Iterable[Entry], text: str, *, typos: bool = False) -> list[Entry]:
-    """The entries found, best first: whole words before beginnings, beginnings before typing errors.
-
-    With `typos`, those that the wide patterns of the filter found by chance are left out.
-    """
+def rank(entries: Iterable[Entry], text: str) -> list[Entry]:
+    """The entries that fit what was typed, best first: whole words before beginnings, beginnings before typing errors."""
     typed = typed_words(text)
     found: list[tuple[int, str, Entry]] = []
     for entry in entries:
         held = derived(entry.facts).get("cleRecherche", [])
-        if not typos or fits(typed, held):
-            found.append((sum(_distance(word, held) for word in typed), entry.mail, entry))
+        found.append((sum(_distance(word, held) for word in typed), entry.mail, entry))
     return [entry for _, _, entry in sorted(found, key=lambda one: one[:2])]
 
 

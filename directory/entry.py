@@ -174,42 +174,52 @@ READ: Final = (
 )  # fmt: skip
 
 
+_CANONICAL: Final = {name.lower(): name for name in READ} | {
+    "usercertificate": CERTIFICATE, f"{SMIME_CERTIFICATE.lower()};binary": SMIME_CERTIFICATE,
+}  # fmt: skip
+_READ: Final = frozenset(READ)
+
+
 def from_attributes(dn: str, attributes: Mapping[str, Sequence[bytes]]) -> Entry:
     """The entry at `dn`; attribute names in any case. Raises DirectoryError when it is not a usable mailbox entry."""
-    by_name = {name.lower(): values for name, values in attributes.items()}
-
-    def first(name: str) -> str:
-        """`name` in lower case."""
-        values = by_name.get(name)
-        return values[0].decode("utf-8", "replace") if values else ""
-
-    kind = _KINDS.get(first("typebal").upper())
+    if not attributes.keys() <= _READ:
+        attributes = {_CANONICAL.get(name.lower(), name): values for name, values in attributes.items()}
+    # Made for every look-up: one pass over what is there, which is less than what may be.
+    first = {
+        name: values[0].decode("utf-8", "replace")
+        for name, values in attributes.items()
+        if values and name not in _BINARY
+    }.get
+    kind = _KINDS.get(first("TypeBAL", "").upper())
     if kind is None:
         raise DirectoryError("Fiche d'annuaire sans TypeBAL connu / entry without a known TypeBAL")
-    certificates = by_name.get(CERTIFICATE.lower()) or by_name.get("usercertificate") or ()
-    bundles = by_name.get(SMIME_CERTIFICATE.lower()) or by_name.get("usersmimecertificate;binary") or ()
+    certificates, bundles = attributes.get(CERTIFICATE, ()), attributes.get(SMIME_CERTIFICATE, ())
     return Entry(
         dn=dn,
-        mail=checked_address(first("mail")),
+        mail=checked_address(first("mail", "")),
         kind=kind,
-        given_name=first("givenname"),
-        surname=first("sn"),
-        national_id=_person_id(first("typeidentifiantpp"), first("identifiantpp")),
-        profession=first("profession"),
-        organisation=first("o"),
-        structure_id=_structure_id(first("typeidentifiantpm"), first("identifiantpm")),
-        city=first("l"),
-        certificates=_certificates(certificates, bundles),
-        speciality=first("savoirfaire"),
-        description=first("description"),
-        red_list=first("listerouge").upper() == "TRUE",
-        service=first("ou"),
-        postal_code=first("postalcode"),
-        dematerialised=first("dematerialisation").upper() == "TRUE",
-        suspended=first("suspendue").upper() == "TRUE",
+        given_name=first("givenName", ""),
+        surname=first("sn", ""),
+        national_id=_person_id(first("TypeIdentifiantPP", ""), first("IdentifiantPP", "")),
+        profession=first("profession", ""),
+        organisation=first("o", ""),
+        structure_id=_structure_id(first("TypeIdentifiantPM", ""), first("IdentifiantPM", "")),
+        city=first("l", ""),
+        certificates=_certificates(certificates, bundles) if certificates or bundles else (),
+        speciality=first("savoirFaire", ""),
+        description=first("description", ""),
+        red_list=first("listeRouge", "").upper() == "TRUE",
+        service=first("ou", ""),
+        postal_code=first("postalCode", ""),
+        dematerialised=first("dematerialisation", "").upper() == "TRUE",
+        suspended=first("suspendue", "").upper() == "TRUE",
     )
 
 
+_BINARY: Final = frozenset({CERTIFICATE, SMIME_CERTIFICATE, "objectClass", "entryUUID"})
+
+
+@lru_cache(maxsize=4096)
 def _person_id(kind: str, number: str) -> str:
     try:
         return str(parse_person_id(kind + number)) if len(kind) == 1 else ""

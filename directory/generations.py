@@ -16,7 +16,7 @@ from directory.errors import DirectoryError
 from directory.tools import sync_folder, write_private
 
 LEGACY: Final = "data"  # the one folder of the first version
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Grows when the entries above mailboxes, the derived attributes or the indexes change (see `upgrading`)."""
 FORMAT_FILE: Final = "format"
 _NAME: Final = re.compile(r"data(?:-[0-9]{1,9})?")

@@ -10,6 +10,7 @@ Invariants
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
@@ -19,9 +20,8 @@ from typing import Any, Final, Protocol
 from uuid import UUID, uuid5
 
 import ldap
-from ldap.controls import RequestControl, SimplePagedResultsControl
+from ldap.controls import SimplePagedResultsControl
 
-from directory import transactions
 from directory.backup import read_records
 from directory.entry import Attributes, entry_dn
 from directory.errors import DirectoryError
@@ -45,7 +45,7 @@ from directory.tools import write_private
 STATE_FILE: Final = "extraction.json"
 # Entries of the extraction have the same entryUUID in every load: consumers of changes recognise them.
 _ENTRIES: Final = UUID("6e9f1c7a-0b52-4d53-9a0e-6c61647563e9")
-_GROUP: Final = 500  # changes of one transaction: other writers wait half a second at most
+_UNDER_WAY: Final = 32  # slapd works while we send; others' changes pass between ours
 _EVERY: Final = 2000
 _PAGE: Final = 1000
 
@@ -142,21 +142,30 @@ def difference(
 
 
 def apply_changes(target: Target, steps: list[Step], outcome: Outcome, progress: Progress | None = None) -> None:
-    """Make the changes, by groups that are made whole or not at all where the server has transactions, else one by one.
+    """Make the changes, each whole or not at all, some of them under way together.
 
     An entry that somebody else added, changed or removed meanwhile is counted `failed`, and left as they made it. Raises
     DirectoryError when the directory refuses or leaves; what was done stays, and importing again ends it.
     """
     watched = progress or Silent()
     watched.begin("modifications / changes", len(steps))
+    under_way: deque[int] = deque()
     try:
         with target.writer() as connection:
-            size = _GROUP if transactions.supported(connection) else 1
-            for start in range(0, len(steps), size):
-                group = steps[start : start + size]
-                if size == 1 or not _together(connection, group):
-                    outcome.failed += sum(not _alone(connection, step) for step in group)
-                watched.advance(len(group))
+
+            def settle() -> None:
+                try:
+                    connection.result3(under_way.popleft())
+                except _MEANWHILE:
+                    outcome.failed += 1
+                watched.advance(1)
+
+            for step in steps:  # their order does not matter: mailboxes have nothing below them
+                under_way.append(_send(connection, step))
+                if len(under_way) >= _UNDER_WAY:
+                    settle()
+            while under_way:
+                settle()
     except ldap.LDAPError as error:
         raise DirectoryError(
             f"L'annuaire a interrompu l'import ({type(error).__name__}) ; le relancer le termine "
@@ -167,33 +176,13 @@ def apply_changes(target: Target, steps: list[Step], outcome: Outcome, progress:
 _MEANWHILE: Final = (ldap.NO_SUCH_OBJECT, ldap.ALREADY_EXISTS, ldap.NO_SUCH_ATTRIBUTE)
 
 
-def _together(connection: Any, group: list[Step]) -> bool:
-    """Make a group in one transaction; False when one of its changes is no longer possible."""
-    control = transactions.begin(connection)
-    for step in group:
-        connection.result3(_send(connection, step, [control]))
-    try:
-        transactions.commit(connection, control)
-    except _MEANWHILE:
-        return False
-    return True
-
-
-def _alone(connection: Any, step: Step) -> bool:
-    try:
-        connection.result3(_send(connection, step, []))
-    except _MEANWHILE:
-        return False
-    return True
-
-
-def _send(connection: Any, step: Step, controls: list[RequestControl]) -> int:
+def _send(connection: Any, step: Step) -> int:
     if step.attributes:
-        sent: int = connection.add_ext(step.dn, list(step.attributes.items()), serverctrls=controls)
+        sent: int = connection.add_ext(step.dn, list(step.attributes.items()))
     elif step.modifications:
-        sent = connection.modify_ext(step.dn, step.modifications, serverctrls=controls)
+        sent = connection.modify_ext(step.dn, step.modifications)
     else:
-        sent = connection.delete_ext(step.dn, serverctrls=controls)
+        sent = connection.delete_ext(step.dn)
     return sent
 
 

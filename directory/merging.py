@@ -20,6 +20,7 @@ NATIONAL: Final = (
     "dematerialisation", "listeRouge", "diplome", "autorisation", "origine", "idNatStruct", "IdentifiantPP",
     "TypeIdentifiantPP", "IdentifiantPM", "TypeIdentifiantPM", *DERIVED,
 )  # fmt: skip
+_CLASS: Final = OBJECT_CLASS.lower().encode()
 _NATIONAL: Final = {name.lower(): name for name in NATIONAL}
 OPERATIONAL: Final = frozenset(
     {
@@ -33,7 +34,7 @@ Modifications = list[tuple[int, str, list[bytes] | None]]
 
 def is_mailbox(attributes: Attributes) -> bool:
     """Whether an entry as stored is a mailbox."""
-    return any(value.lower() == OBJECT_CLASS.lower().encode() for value in attributes.get("objectClass", []))
+    return any(value.lower() == _CLASS for value in attributes.get("objectClass", ()))
 
 
 def from_extraction(attributes: Attributes) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -119,7 +119,8 @@ class NationalPublisher:
     """Sends requests to the API at `base` with `client` (which holds TLS, key and time-outs)."""
 
     def __init__(self, client: httpx.Client, base: str) -> None:
-        if not base.startswith(("https://", "http://127.0.0.1", "http://[::1]")):
+        parts = urlsplit(base)
+        if parts.scheme != "https" and (parts.scheme, parts.hostname) not in (("http", "127.0.0.1"), ("http", "::1")):
             raise DirectoryError("directory.national_url : https:// attendu / https:// expected")
         self._client = client
         self._base = base.rstrip("/")

@@ -83,6 +83,12 @@ def prefix(folder: Path) -> list[str]:
     ]
 
 
+def give_way() -> None:
+    """Let this process, and the tools it will start, pass after whoever serves: an import is long, a look-up is awaited."""
+    with contextlib.suppress(OSError):
+        os.nice(10)
+
+
 def run_tool(folder: Path, command: Sequence[str], chunks: Iterable[bytes], what: str) -> None:
     """Run a slapd tool in `folder`, feeding it `chunks`. Raises DirectoryError with the tool's first words, and whatever
     `chunks` raises (the tool is then ended).
@@ -102,6 +108,8 @@ def run_tool(folder: Path, command: Sequence[str], chunks: Iterable[bytes], what
             code = process.wait(TOOL_SECONDS)
         except BaseException:
             process.kill()
+            with contextlib.suppress(BrokenPipeError):  # closing writes what is left, to nobody
+                process.stdin.close()
             raise
     if code != 0:
         raise DirectoryError(f"{command[0]} refuse {what} : {first_lines(said)}")

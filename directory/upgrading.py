@@ -19,10 +19,10 @@ from directory.rights import service_entries
 from directory.stored import facts_of
 
 if TYPE_CHECKING:
-    from directory.server import Slapd
+    from directory.installation import Installation
 
 
-def upgrade(slapd: Slapd, name: str) -> str:
+def upgrade(slapd: Installation, name: str) -> str:
     """The name of the data folder to serve: `name`, or the one made from it. Raises DirectoryError."""
     if slapd.generations.format(name) == FORMAT:
         return name
@@ -34,7 +34,7 @@ def upgrade(slapd: Slapd, name: str) -> str:
     return fresh
 
 
-def _upgraded(slapd: Slapd, configuration: str) -> Iterator[bytes]:
+def _upgraded(slapd: Installation, configuration: str) -> Iterator[bytes]:
     seen: set[str] = set()
     for dn, attributes in read_records(slapd, configuration):
         seen.add(dn.lower())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
@@ -53,9 +52,3 @@ def within_one_letter(one: str, other: str) -> bool:
         swapped = short[same : same + 2] == long[same : same + 2][::-1] and short[same + 2 :] == long[same + 2 :]
         return swapped or short[same + 1 :] == long[same + 1 :]
     return short[same:] == long[same + 1 :]
-
-
-def fits(wanted: Iterable[str], present: Iterable[str]) -> bool:
-    """Whether every wanted word begins a present one, or is within one letter of one."""
-    held = tuple(present)
-    return all(any(p.startswith(w) or (len(w) > 3 and within_one_letter(w, p)) for p in held) for w in wanted)

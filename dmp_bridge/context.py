@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 DELETE = "delete"
@@ -23,6 +23,7 @@ class DepositContext:
     `secret_connection` hides the trace from legal representatives (VIHF, §2). `message_id` is the message's; `notify`
     the address to
     tell the outcome ("" for nobody), by an MDN when `wants_mdn`, as `addressed`, the mailbox the message had come to.
+    `original` are the header lines of the message that a receipt gives back (RFC 6522 §3), kept only when one is wanted.
     `feed` and `control_id` name the HL7 v2 hand-over (MSH-10), `ack_reception` asks for its business acknowledgement (§8.4).
     """
 
@@ -44,6 +45,7 @@ class DepositContext:
     notify: str = ""
     addressed: str = ""
     wants_mdn: bool = False
+    original: tuple[str, ...] = field(default=(), repr=False)
     feed: str = ""
     control_id: str = ""
     ack_reception: bool = False

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 import mime
+from dmp_bridge import metrics
 from dmp_bridge.context import DELETE, DepositContext
 from dmp_bridge.find import NOT_QUALIFIED, FoundDocument, Problem, documents_of, find_documents
 from dmp_bridge.understand import Check
@@ -210,8 +211,6 @@ def judge(found: FoundDocument, context: DepositContext, desk: Desk | None = Non
     problems = [found.problem] if found.problem is not None else []
     problems += [problem for rule in RULES if (problem := rule(found.header, context)) is not None]
     problems += _will(found.header, desk)
-    if found.action == "D" and found.header.replaces is not None:
-        problems.append(Problem("deletion", "une suppression ne remplace rien", "a deletion does not replace anything"))
     if found.action == "C" and found.header.replaces is None:
         problems.append(
             Problem(
@@ -266,6 +265,7 @@ def _deposit(found: FoundDocument, context: DepositContext, problems: Sequence[P
         visibility=tuple(dict.fromkeys((*context.visibility, *found.visibility))),
         secret_connection=context.secret_connection or found.secret_connection,
     )
+    metrics.PLANNED.labels("held" if problems else "ready").inc()
     return NewDeposit(
         # A deletion is a row of its own beside the document's deposit, which has the same identifier and bytes.
         unique_id=f"{DELETE}:{name}" if delete else name,

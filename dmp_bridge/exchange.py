@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import select
 import socket
 import ssl
@@ -26,6 +27,7 @@ from urllib.parse import urlsplit
 MAX_RESPONSE = 1024 * 1024
 _CHUNK = 64 * 1024
 _MAX_IDLE = 10.0
+_WATCH_IDLE = 30.0
 
 
 class ExchangeFailed(Exception):
@@ -54,7 +56,8 @@ class Exchange:
         self._tls = tls
         self._kept = kept
         self._lock = threading.Lock()
-        self._idle: list[tuple[str, float, http.client.HTTPSConnection]] = []
+        self._idle: list[tuple[str, float, _Connection]] = []
+        self._watch = _Watch()
 
     def request(self, method: str, url: str, *, headers: Mapping[str, str], content: bytes, seconds: float) -> Answer:
         """Send and read a bounded answer within `seconds`. Raises ExchangeFailed."""
@@ -65,7 +68,7 @@ class Exchange:
         place = f"{parts.hostname}:{parts.port or 443}"
         path = parts.path + (f"?{parts.query}" if parts.query else "")
         connection = self._taken(place) or _Connection(parts.hostname, parts.port or 443, self._tls, seconds)
-        watch = _Watch(connection, seconds)
+        watched = self._watch.start(connection, deadline)
         keep = False
         try:
             # The answer is read as it comes: an encoded one could expand without bound.
@@ -75,7 +78,7 @@ class Exchange:
             late = time.monotonic() >= deadline
             raise ExchangeFailed("TimeoutError" if late else type(error).__name__) from None
         finally:
-            in_time = watch.stop()
+            in_time = self._watch.stop(watched)
             if not (in_time and keep):
                 connection.close()
         if not in_time:
@@ -85,7 +88,7 @@ class Exchange:
             self._give_back(place, connection)
         return answer
 
-    def _taken(self, place: str) -> http.client.HTTPSConnection | None:
+    def _taken(self, place: str) -> _Connection | None:
         """A kept connection that is still quiet: one that became readable was closed, or speaks out of turn."""
         while True:
             with self._lock:
@@ -98,7 +101,7 @@ class Exchange:
                 return connection
             connection.close()
 
-    def _give_back(self, place: str, connection: http.client.HTTPSConnection) -> None:
+    def _give_back(self, place: str, connection: _Connection) -> None:
         with self._lock:
             self._idle.append((place, time.monotonic(), connection))
             dropped = self._idle.pop(0) if len(self._idle) > self._kept else None
@@ -139,27 +142,53 @@ class _Connection(http.client.HTTPSConnection):
 
 
 class _Watch:
-    """Cuts a connection when its time is over, unless stopped before."""
+    """Cuts connections whose time is over. One thread for all, which sleeps until the nearest end: a timer a request
+    would be a thread a request."""
 
-    def __init__(self, connection: http.client.HTTPSConnection, seconds: float) -> None:
-        self._connection = connection
-        self._struck = False
-        self._timer = threading.Timer(seconds, self._strike)
-        self._timer.daemon = True
-        self._timer.start()
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._ends: dict[int, tuple[float, _Connection]] = {}
+        self._next = float("inf")
+        self._numbers = itertools.count()
+        self._thread: threading.Thread | None = None
 
-    def _strike(self) -> None:
-        self._struck = True
-        sock = self._connection.sock
-        if sock is not None:
-            # The TCP socket under the TLS one: a blocked read returns at once.
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+    def start(self, connection: _Connection, deadline: float) -> int:
+        """Watch until `deadline` (monotonic seconds); returns the number to stop with."""
+        with self._changed:
+            number = next(self._numbers)
+            self._ends[number] = (deadline, connection)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="exchange-watch", daemon=True)
+                self._thread.start()
+            if deadline < self._next:
+                self._changed.notify()
+        return number
 
-    def stop(self) -> bool:
+    def stop(self, number: int) -> bool:
         """False when it was too late."""
-        self._timer.cancel()
-        return not self._struck
+        with self._changed:
+            return self._ends.pop(number, None) is not None
+
+    def _run(self) -> None:
+        """Ends when nothing has been watched for a while; the next request starts another."""
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                for number in [one for one, (end, _) in self._ends.items() if end <= now]:
+                    _cut(self._ends.pop(number)[1])
+                self._next = min((end for end, _ in self._ends.values()), default=now + _WATCH_IDLE)
+                if not self._changed.wait(max(self._next - time.monotonic(), 0)) and not self._ends:
+                    self._thread = None
+                    self._next = float("inf")
+                    return
+
+
+def _cut(connection: _Connection) -> None:
+    sock = connection.sock
+    if sock is not None:
+        # The TCP socket under the TLS one: a blocked read returns at once.
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def _read(connection: http.client.HTTPSConnection) -> tuple[Answer, bool]:

@@ -20,12 +20,14 @@ import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from dmp_bridge import metrics
 from dmp_bridge.context import DepositContext
 from dmp_bridge.decide import Desk, plan_handed_over
 from dmp_bridge.package import Package, PackageRefused, Sender, make_message, make_package
+from dmp_bridge.register import RegisterUnavailable
 from ihe import hl7v2
 from ihe.hand_over import HandOver, Order, of_message
-from mailstore.model import NewDeposit
+from mailstore.model import NewDeposit, ReceiptKind
 
 _PATIENTS = "patient.mssante.fr"
 _log = structlog.get_logger()
@@ -41,7 +43,9 @@ class HandInLater(Exception):
 
 @dataclass(frozen=True, slots=True)
 class HandIn:
-    """A message to hand in for a mailbox. `received` is what makes a repetition recognisable."""
+    """A message to hand in for a mailbox. `received` is what makes a repetition recognisable; `vouched`: the feed is known
+    by its certificate (or comes through the operator's own tunnel), so that it needs no send code. `receipts` are the mail
+    receipts that the feed waits for."""
 
     mailbox: str
     recipients: tuple[str, ...]
@@ -49,6 +53,14 @@ class HandIn:
     content: bytes
     received: bytes
     deposits: tuple[NewDeposit, ...]
+    vouched: bool = False
+    receipts: tuple[ReceiptKind, ...] = ()
+
+
+class Awaiting(Protocol):
+    """The verb of the bridge's register that a feed's receipts need."""
+
+    def await_receipts(self, message_id: str, feed: str, control_id: str, at: datetime) -> None: ...
 
 
 class MailSide(Protocol):
@@ -95,7 +107,9 @@ class Gateway:
         hostname: str,
         clock: Callable[[], datetime],
         product: str = "Caducee",
+        register: Awaiting | None = None,
     ) -> None:
+        """`register` remembers which feeds wait for mail receipts; without one, none is asked for."""
         self._side = side
         self._feeds: Mapping[tuple[str, str], FeedSettings] = {feed.application: feed for feed in feeds}
         self._desk = desk
@@ -103,6 +117,7 @@ class Gateway:
         self._hostname = hostname
         self._clock = clock
         self._product = product
+        self._register = register
 
     def __call__(self, data: bytes, peer: bytes | None) -> bytes:
         """Answer one message."""
@@ -110,7 +125,7 @@ class Gateway:
         try:
             message = hl7v2.parse(data)
             feed = self._feed(message, peer)
-            number = self._take(feed, of_message(message), data, at)
+            number = self._take(feed, of_message(message), data, at, vouched=bool(feed.key) or peer is None)
             _log.info("hl7 hand-over accepted", feed=feed.name, submission_id=number)
             return self._ack(message, "AA", at, text=number)
         except hl7v2.Hl7Error as error:
@@ -119,12 +134,15 @@ class Gateway:
         except (PackageRefused, HandInRefused) as error:
             _log.info("hl7 hand-over refused", code="207", reason=str(error))
             return self._ack(message, "AE", at, hl7v2.Hl7Error("207", "OBX-5", "application error"), text=str(error))
+        except RegisterUnavailable as error:
+            return self._ack(message, "AR", at, hl7v2.Hl7Error("207", "MSH", "application error"), text=str(error))
         except HandInLater as error:
             return self._ack(message, "AR", at, hl7v2.Hl7Error("207", "MSH", "application error"), text=str(error))
 
     def _ack(
         self, message: hl7v2.Message | None, code: str, at: datetime, *errors: hl7v2.Hl7Error, text: str = ""
     ) -> bytes:
+        metrics.HAND_OVERS.labels(code).inc()
         return hl7v2.build_ack(message, code, control_id=uuid.uuid4().hex[:20], at=at, errors=errors, text=text)
 
     def _feed(self, message: hl7v2.Message, peer: bytes | None) -> FeedSettings:
@@ -134,7 +152,7 @@ class Gateway:
             raise hl7v2.Hl7Error("207", "MSH-3", "unknown application")
         return feed
 
-    def _take(self, feed: FeedSettings, given: HandOver, data: bytes, at: datetime) -> str:
+    def _take(self, feed: FeedSettings, given: HandOver, data: bytes, at: datetime, *, vouched: bool) -> str:
         if feed.strict and "combination" in given.warnings:
             raise hl7v2.Hl7Error("207", "OBX", "a combination of flags that the profile does not allow")
         professional, patient = given.flag("DESTMSSANTEPS"), given.flag("DESTMSSANTEPAT")
@@ -155,7 +173,11 @@ class Gateway:
             name = self._message_id(data, "dmp")
             parts.append(HandIn(feed.mailbox, (), name, b"", data + b"\0dmp", ()))
         parts[0] = replace(parts[0], deposits=deposits)
-        numbers = [self._side.hand_in(part, at) for part in parts]
+        for part in parts:
+            if part.receipts and self._register is not None:
+                # Before it is accepted: a crash in between leaves a wait that ends, never a receipt that nobody passes on.
+                self._register.await_receipts(part.message_id, feed.name, given.control_id, at)
+        numbers = [self._side.hand_in(replace(part, vouched=vouched), at) for part in parts]
         return numbers[0]
 
     def _deposits(
@@ -232,6 +254,10 @@ class Gateway:
         final: bool = False,
     ) -> HandIn:
         name = self._message_id(data, kind)
+        wanted: list[ReceiptKind] = []
+        if self._register is not None:
+            wanted += [ReceiptKind.DELIVERY] if given.flag("ACK_RECEPTION") else []
+            wanted += [ReceiptKind.READING] if given.flag("ACK_LECTURE_MSS") else []
         content = make_message(
             self._package(given, context, at),
             sender=feed.mailbox,
@@ -240,8 +266,9 @@ class Gateway:
             message_id=name,
             at=at,
             final=final,
+            receipt_to=feed.mailbox if ReceiptKind.READING in wanted else "",
         )
-        return HandIn(feed.mailbox, recipients, name, content, data + b"\0" + kind.encode(), ())
+        return HandIn(feed.mailbox, recipients, name, content, data + b"\0" + kind.encode(), (), receipts=tuple(wanted))
 
     def _message_id(self, data: bytes, kind: str) -> str:
         """The same hand-over makes the same message."""

@@ -113,9 +113,9 @@ class MllpServer:
         begun = bool(pending.strip(b"\r\n"))
         deadline = asyncio.get_running_loop().time() + (self._patience if begun else self._idle)
         while True:
-            data = b"".join(pieces) if len(pieces) > 1 else pieces[0]
             tail = pieces[-2][-1:] + pieces[-1] if len(pieces) > 1 else pieces[-1]
             if END in tail:
+                data = b"".join(pieces)
                 stop = data.index(END)
                 head = data[:stop].lstrip(b"\r\n")
                 if head[:1] != START:

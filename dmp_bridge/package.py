@@ -253,8 +253,10 @@ def make_message(
     message_id: str,
     at: datetime,
     final: bool = False,
+    receipt_to: str = "",
 ) -> bytes:
-    """The whole clear message. `final` adds X-MSS-MES: FIN (the patient may not reply)."""
+    """The whole clear message. `final` adds X-MSS-MES: FIN (the patient may not reply); `receipt_to` is the address that asks
+    for a receipt of reading ("" for none)."""
     body = mime.leaf("text/plain", text.encode("utf-8"), disposition=None, parameters={"charset": "utf-8"})
     head = [
         ("Date", format_datetime(at)),
@@ -264,5 +266,6 @@ def make_message(
         ("Message-ID", message_id),
         *package.fields,
         *((("X-MSS-MES", "FIN"),) if final else ()),
+        *((("Disposition-Notification-To", receipt_to),) if receipt_to else ()),
     ]
     return mime.message(head, mime.multipart("mixed", [body, *entities(package)]))

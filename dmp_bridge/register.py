@@ -8,12 +8,9 @@ Invariants
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import hmac
-import io
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,22 +20,16 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from sqlalchemy import create_engine, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from dmp_bridge.tables import acknowledgements, durable_sqlite, oppositions, places, reminders, upgrade
-from ihe.hl7v2 import Hl7Error, parse
-from ihe.ins import INS_OIDS, is_ins_oid, is_valid_matricule
+from dmp_bridge.oppositions import Told
+from dmp_bridge.tables import acknowledgements, awaited, durable_sqlite, oppositions, places, reminders, upgrade
 from mailstore.crypto import seal, unseal
 
 REMINDER_DAYS = (14, 30)
 """R1111-53: two weeks without announcement, then one month (dmp.md §7.5)."""
-MAX_IMPORT = 64 * 1024 * 1024
 
 
 class RegisterUnavailable(Exception):
     """The register's database does not answer: nothing was written, try again."""
-
-
-class ImportRefused(Exception):
-    """An import file that cannot be used; the text names the line and the column, never a value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +66,14 @@ class DueAcknowledgement:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """One line of an import: a patient and their will."""
+class Awaited:
+    """A message whose mail receipts a feed waits for."""
 
-    ins: str = field(repr=False)
-    oid: str
-    opposed: bool
-    at: datetime
+    id: int
+    message_id: str
+    feed: str
+    control_id: str
+    asked_at: datetime
 
 
 def _subkey(master_key: bytes, purpose: bytes) -> bytes:
@@ -225,6 +217,28 @@ class Register:
         values = {"due_at": _text(due_at), "reason": reason[:200], "attempts": attempts}
         self._write(update(acknowledgements).where(acknowledgements.c.id == row_id).values(values))
 
+    def await_receipts(self, message_id: str, feed: str, control_id: str, at: datetime) -> None:
+        """A feed waits for the mail receipts of this message, made of its hand-over `control_id`."""
+        row = {"message_id": message_id[:256], "feed": feed, "control_id": control_id[:199], "done_at": ""}
+        self._add(awaited, row | {"asked_at": _text(at), "due_at": _text(at)})
+
+    def due_awaited(self, now: datetime, limit: int = 200) -> list[Awaited]:
+        """The messages whose receipts are to be looked at, the longest due first."""
+        query = select(awaited).where(awaited.c.done_at == "", awaited.c.due_at <= _text(now))
+        rows = self._rows(query.order_by(awaited.c.due_at).limit(limit))
+        return [
+            Awaited(row.id, row.message_id, row.feed, row.control_id, datetime.fromisoformat(row.asked_at))
+            for row in rows
+        ]
+
+    def look_again(self, row_id: int, due_at: datetime) -> None:
+        """Receipts are still missing: look again at `due_at`."""
+        self._write(update(awaited).where(awaited.c.id == row_id).values(due_at=_text(due_at)))
+
+    def all_told(self, row_id: int, at: datetime) -> None:
+        """Nothing more is to come of this message."""
+        self._write(update(awaited).where(awaited.c.id == row_id).values(done_at=_text(at)))
+
     def place(self, name: str) -> int:
         """How far a list was read (0 at first)."""
         for row in self._rows(select(places).where(places.c.name == name)):
@@ -269,71 +283,3 @@ class Register:
     def _unseal(self, sealed: bytes, name: str) -> dict[str, Any]:
         value: dict[str, Any] = json.loads(unseal(self._seal_key, sealed, name.encode()))
         return value
-
-
-def read_oppositions(data: bytes, *, at: datetime) -> Iterator[Told]:
-    """The statements of an import: a CSV with columns `ins;oid;opposition[;date]`, or an HL7 PAM-FR message (ZFA, dmp.md §8.6).
-
-    In CSV, `opposition` is `IO`/`O`/`oui` or `INO`/`N`/`non`; `date` is ISO 8601 with its offset, `at` when absent.
-    Raises ImportRefused.
-    """
-    if len(data) > MAX_IMPORT:
-        raise ImportRefused("fichier trop volumineux / file too large")
-    if data.lstrip(b"\xef\xbb\xbf\r\n \x0b").startswith(b"MSH"):
-        yield _pam(data)
-        return
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise ImportRefused("le fichier n'est pas en UTF-8 / the file is not UTF-8") from None
-    reader = csv.DictReader(io.StringIO(text), delimiter=";")
-    if not {"ins", "oid", "opposition"} <= {(name or "").strip() for name in reader.fieldnames or ()}:
-        raise ImportRefused("ligne 1 : colonnes attendues / columns expected: ins;oid;opposition[;date]")
-    for number, row in enumerate(reader, start=2):
-        yield _line(number, {(key or "").strip(): (value or "").strip() for key, value in row.items() if key}, at)
-
-
-_YES = {"IO": True, "O": True, "OUI": True, "INO": False, "N": False, "NON": False}
-
-
-def _line(number: int, row: dict[str, str], at: datetime) -> Told:
-    if row["oid"] not in INS_OIDS:
-        raise ImportRefused(f"ligne / line {number}: oid")
-    if not is_valid_matricule(row["ins"]):
-        raise ImportRefused(f"ligne / line {number}: ins (matricule et clé / number and key)")
-    if row["opposition"].upper() not in _YES:
-        raise ImportRefused(f"ligne / line {number}: opposition (IO, INO)")
-    moment = at
-    if row.get("date"):
-        try:
-            moment = datetime.fromisoformat(row["date"])
-        except ValueError:
-            raise ImportRefused(f"ligne / line {number}: date (ISO 8601)") from None
-        if moment.tzinfo is None:
-            raise ImportRefused(f"ligne / line {number}: date sans fuseau / without offset")
-    return Told(row["ins"], row["oid"], _YES[row["opposition"].upper()], moment)
-
-
-def _pam(data: bytes) -> Told:
-    """The second-to-last pair of ZFA: `INO` or `IO`, and its date (dmp.md §7.4); the identity must be qualified."""
-    try:
-        message = parse(data)
-    except Hl7Error as error:
-        raise ImportRefused(f"HL7 {error.location}: {error.message}") from None
-    pid, consent = message.first("PID"), message.first("ZFA")
-    if pid is None or consent is None:
-        raise ImportRefused("HL7: PID et ZFA attendus / expected")
-    word, when = consent.get(9).upper(), consent.get(10)
-    if word not in ("IO", "INO"):
-        raise ImportRefused("HL7 ZFA-9: IO ou / or INO")
-    if pid.get(32) != "VALI":
-        raise ImportRefused("HL7 PID-32: identité non qualifiée / identity not qualified")
-    for value in pid.repetitions(3):
-        root = pid.component(value, 4, 2)
-        if is_ins_oid(root):
-            try:
-                moment = datetime.strptime(when[:14].ljust(14, "0"), "%Y%m%d%H%M%S").replace(tzinfo=UTC)
-            except ValueError:
-                raise ImportRefused("HL7 ZFA-10: date") from None
-            return Told(pid.component(value, 1), root, word == "IO", moment)
-    raise ImportRefused("HL7 PID-3: pas d'INS / no INS")

@@ -56,6 +56,19 @@ acknowledgements = Table(
     Index("ix_bridge_acknowledgement_done_at_due_at", "done_at", "due_at"),
 )
 
+awaited = Table(
+    "bridge_awaited",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("message_id", String(256), nullable=False, unique=True),
+    Column("feed", String(64), nullable=False),
+    Column("control_id", String(199), nullable=False),
+    Column("asked_at", String(32), nullable=False),
+    Column("due_at", String(32), nullable=False),
+    Column("done_at", String(32), nullable=False),
+    Index("ix_bridge_awaited_done_at_due_at", "done_at", "due_at"),
+)
+
 places = Table(
     "bridge_place",
     metadata,

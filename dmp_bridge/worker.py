@@ -1,7 +1,7 @@
 """Deposits leave from here: the Celery application, its one task, a worker, and the dispatcher that feeds it.
 
 Invariants
-* The deposit's SQL row is the truth; a broker message carries its id only. Losing the broker delays, never loses.
+* The deposit's SQL row is the truth; a broker message carries ids only. Losing the broker delays, never loses.
 * The task is idempotent: it takes a lease or does nothing. A worker killed with -9 leaves a lease that expires; the same
   submission set id is then used again, and the record's answer "already there" is a success.
 * Nothing of a document, and no identity, is logged.
@@ -25,17 +25,19 @@ from typing import Any, Protocol
 
 import structlog
 from celery import Celery
+from celery.worker import state
 
-from dmp_bridge import broker
+from dmp_bridge import broker, metrics
 from dmp_bridge.outlet import Outcome, Outlet, new_submission_set_id
 from mailstore.crypto import SealBroken
 from mailstore.model import BlobDamaged, DepositJob, DepositState, NoSuchMessage, StoreError
 
-TASK = "dmp_bridge.deposit_document"
+TASK = "dmp_bridge.deposit_documents"
 DEFAULT_LEASE = timedelta(seconds=30)
 GIVE_UP_AFTER = timedelta(days=5)
 _FIRST_PAUSE = timedelta(seconds=5)
 _LONGEST_PAUSE = timedelta(hours=1)
+_BATCH, _MANY = 4, 32
 _jitter = random.SystemRandom()
 _log = structlog.get_logger()
 
@@ -126,7 +128,8 @@ class Depositor:
             return damaged
         if job is None:
             return None
-        outcome = self._attempt(job)
+        with metrics.ATTEMPT_SECONDS.time():
+            outcome = self._attempt(job)
         at = self._clock()
         next_attempt_at = None
         if outcome.state is DepositState.RETRY:
@@ -137,6 +140,7 @@ class Depositor:
         if outcome.state is not DepositState.RETRY:
             self._tell(job, outcome, at)
         self._rows.settle_deposit(deposit_id, self._owner, outcome.state, outcome.reason, at, next_attempt_at)
+        metrics.ATTEMPTS.labels(outcome.state.value).inc()
         _log.info("deposit attempted", deposit_id=deposit_id, state=outcome.state.value, code=outcome.code)
         return outcome
 
@@ -170,13 +174,17 @@ def make_app(broker_folder: Path, *, polling_interval: float = 0.1) -> Celery:
     )
 
     @app.task(name=TASK, bind=True, shared=False)  # type: ignore[untyped-decorator]  # celery has no types
-    def deposit_document(self: Any, deposit_id: int) -> None:
+    def deposit_documents(self: Any, deposit_ids: list[int]) -> None:
         depositor: Depositor | None = getattr(self.app, "caducee_depositor", None)
         if depositor is None:
             raise RuntimeError("this process only enqueues: bind a Depositor before working")
-        # The store being away is no failure of the task: the row stays due and comes back by the dispatcher.
-        with contextlib.suppress(StoreError):
-            depositor.run(deposit_id)
+        for deposit_id in deposit_ids:
+            if state.should_stop or state.should_terminate:
+                # What is left stays due: the next worker is told of it.
+                return
+            # The store being away is no failure of the task: the row stays due and comes back by the dispatcher.
+            with contextlib.suppress(StoreError):
+                depositor.run(deposit_id)
 
     return app
 
@@ -186,9 +194,9 @@ def bind(app: Celery, depositor: Depositor) -> None:
     app.caducee_depositor = depositor
 
 
-def enqueue(app: Celery, deposit_id: int) -> None:
-    """Put one row id on the broker."""
-    app.tasks[TASK].apply_async((deposit_id,), retry=False)
+def enqueue(app: Celery, *deposit_ids: int) -> None:
+    """Put the ids of some rows on the broker, as one task."""
+    app.tasks[TASK].apply_async((list(deposit_ids),), retry=False)
 
 
 def run_worker(app: Celery, depositor: Depositor, *, pool: str = "threads", concurrency: int = 4) -> int:
@@ -250,9 +258,12 @@ class DepositDispatcher:
         fresh = [key for key in due if key not in self._enqueued]
         if fresh:
             fresh = fresh[: max(self._limit - broker.waiting(self._app.conf.broker_transport_options), 0)]
-        for deposit_id in fresh:
-            enqueue(self._app, deposit_id)
-            self._enqueued[deposit_id] = now + self._lease
+        # A task costs about a millisecond of its own: when many wait, it takes several, and every thread still gets its share.
+        size = _BATCH if len(fresh) >= _MANY else 1
+        for begin in range(0, len(fresh), size):
+            batch = fresh[begin : begin + size]
+            enqueue(self._app, *batch)
+            self._enqueued |= dict.fromkeys(batch, now + self._lease)
         return len(fresh)
 
     async def run(self, stop: asyncio.Event | None = None) -> None:

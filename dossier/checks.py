@@ -8,8 +8,8 @@ or are compared with them.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 
 from dossier.asker import Authority, Request, sender_fault, structure_of
 from dossier.model import NewEntry, NewSubmission, RecordRefusal
@@ -113,6 +113,11 @@ def _clinical(entry: DocumentEntry, content: bytes, vihf: Vihf) -> None:
         raise RecordRefusal("XDSRepositoryMetadataError", "patientId: n'est pas celui du CDA / not the CDA's patient")
 
 
+def _fields(value: Any) -> dict[str, Any]:
+    """The attributes of a value class, for JSON; `dataclasses.asdict` would copy every one of them first."""
+    return {name: getattr(value, name) for name in value.__slots__}
+
+
 def _new_entry(request: ProvideAndRegister, entry: DocumentEntry) -> NewEntry:
     author = next((item for item in entry.authors if item.persons), None)
     person = parse_xcn(author.persons[0]) if author is not None else None
@@ -128,7 +133,7 @@ def _new_entry(request: ProvideAndRegister, entry: DocumentEntry) -> NewEntry:
         author_structure=f"{institution.name} ({institution.identifier})" if institution is not None else "",
         created=entry.creation_time,
         content=request.contents[entry.entry_id],
-        metadata=json.dumps(asdict(entry), ensure_ascii=False).encode(),
+        metadata=json.dumps(_fields(entry), default=_fields, ensure_ascii=False).encode(),
         replaces=request.submission.replaced_by(entry.entry_id) or "",
         is_signature=entry.is_signature,
         visibility=tuple(code.code for code in entry.confidentiality[1:]),

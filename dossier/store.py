@@ -1,59 +1,45 @@
 """The embedded record's memory: submissions, documents and the trace of accesses.
 
 Invariants
-* A submission is kept entirely or not at all: encrypted blobs are synced first, then one transaction names them.
+* A submission is kept entirely or not at all: encrypted files of large documents are synced first, then one transaction
+  names them and holds the small ones.
 * A document's uniqueId is kept once, for ever. The same bytes again are XDSDuplicateUniqueIdInRegistry, other bytes are
   XDSNonIdenticalHash (dmp.md §1.3, §3.10); neither writes anything.
-* What names or describes a patient is encrypted (blobs: AES-GCM chunks; fields: sealed); look-up by keyed hash only.
+* A deposit and its line in the trace are one transaction.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from sqlalchemy import Connection, Engine, RowMapping, create_engine, delete, insert, select, update
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
-from dossier.model import (
-    Access,
-    Caller,
-    Entry,
-    NewEntry,
-    NewSubmission,
-    PatientState,
-    RecordRefusal,
-    RecordUnavailable,
-    Status,
-)
-from dossier.tables import accesses, durable_sqlite, entries, patients, submissions, upgrade
-from mailstore.blobs import BlobStore
-from mailstore.crypto import seal, unseal
+from dossier.model import Caller, NewEntry, NewSubmission, PatientState, RecordRefusal, RecordUnavailable, Status
+from dossier.reading import LISTING, RecordReading
+from dossier.tables import accesses, entries, patients, submissions
+from dossier.vault import INLINE, SEALED_FIELDS, Vault
 from mailstore.model import StoreUnavailable
 
-MAX_LISTED = 1000
-_SEALED_FIELDS = ("title", "type_code", "class_code", "mime_type", "author", "author_structure", "created")
+# Made once: building a statement costs more than running it.
+_INSERT_ENTRY, _INSERT_SUBMISSION, _INSERT_ACCESS = insert(entries), insert(submissions), insert(accesses)
+_KNOWN = select(entries.c.unique_id, entries.c.sha1, entries.c.patient_key).where(
+    entries.c.unique_id.in_(bindparam("names", expanding=True))
+)
+_TAKEN = select(submissions.c.id).where(submissions.c.unique_id == bindparam("name"))
 
 
 def _utc() -> datetime:
     return datetime.now(UTC)
 
 
-def _subkey(master_key: bytes, purpose: bytes) -> bytes:
-    """Derive a 32-byte key for one purpose, so that the record shares no key with the mail store."""
-    return HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=b"caducee record " + purpose).derive(master_key)
-
-
-class RecordStore:
+class RecordStore(RecordReading):
     """The record over one database and one blob folder. Verbs are synchronous and thread safe."""
 
     def __init__(
@@ -68,28 +54,11 @@ class RecordStore:
     ) -> None:
         """Open the record at SQLAlchemy `url`; with `create`, make folders and bring the schema to date first. Without
         `automatic_creation`, a patient whose record nobody opened has none (both regimes exist: dmp.md §13)."""
-        self._engine: Engine = create_engine(url, pool_pre_ping=True)
-        durable_sqlite(self._engine)
-        if create:
-            blobs.mkdir(parents=True, exist_ok=True, mode=0o700)
-            upgrade(self._engine)
-        self._seal_key = _subkey(master_key, b"fields")
-        self._patient_hash_key = _subkey(master_key, b"patient lookup")
-        self._blobs = BlobStore(blobs, _subkey(master_key, b"blobs"))
-        self._clock = clock
-        self._automatic = automatic_creation
+        super().__init__(Vault(url, blobs, master_key, clock=clock, create=create), automatic_creation)
 
     def close(self) -> None:
         """Release the database."""
-        self._engine.dispose()
-
-    def check(self) -> None:
-        """Prove that the database answers; raises RecordUnavailable."""
-        try:
-            with self._engine.connect() as connection:
-                connection.execute(select(submissions.c.id).limit(1)).first()
-        except OperationalError as error:
-            raise RecordUnavailable("base de données indisponible / database unavailable") from error
+        self._vault.close()
 
     def save(self, submission: NewSubmission, caller: Caller | None = None) -> tuple[str, ...]:
         """Keep a submission and, in the same transaction, the trace of `caller`'s deposit; returns the entryUUIDs in order.
@@ -107,7 +76,7 @@ class RecordStore:
                 self.trace("ITI-41", refusal.code, caller, patient_id=submission.patient_id, unique_ids=names)
                 refusal.traced = True
             raise
-        except (OperationalError, StoreUnavailable) as error:
+        except StoreUnavailable as error:
             raise RecordUnavailable("stockage indisponible / storage unavailable") from error
 
     def _save(self, submission: NewSubmission, caller: Caller | None) -> tuple[str, ...]:
@@ -116,27 +85,30 @@ class RecordStore:
             raise RecordRefusal(
                 "XDSRepositoryDuplicateUniqueIdInMessage", "uniqueId répété dans le lot / repeated uniqueId"
             )
-        with self._engine.connect() as connection:
-            self._refuse_known(connection, submission)
-        written = [self._blobs.write(entry.content) for entry in submission.entries]
+        large = [entry for entry in submission.entries if len(entry.content) > INLINE]
+        if large:
+            with self._vault.reading() as connection:
+                self._refuse_known(connection, submission)
+        written = self._vault.blobs.write_all([entry.content for entry in large])
+        blobs = dict(zip((entry.unique_id for entry in large), written, strict=True))
         try:
-            return self._insert(submission, written, caller)
+            return self._insert(submission, blobs, caller)
         except RecordRefusal:
             # Only here is it certain that no row names them; after any other failure `sweep` decides.
             for blob in written:
-                self._blobs.delete(blob)
+                self._vault.blobs.delete(blob)
             raise
 
     def sweep(self, older_than: timedelta = timedelta(hours=1)) -> int:
         """Remove blobs that no entry names (a crash between blob and commit); returns how many files."""
-        limit = self._clock() - older_than
-        with self._engine.connect() as connection:
-            referenced = set(connection.execute(select(entries.c.blob)).scalars())
-        return self._blobs.sweep(referenced, limit)
+        limit = self._vault.clock() - older_than
+        with self._vault.reading() as connection:
+            referenced = set(connection.execute(select(entries.c.blob).where(entries.c.blob != "")).scalars())
+        return self._vault.blobs.sweep(referenced, limit)
 
-    def _insert(self, submission: NewSubmission, blobs: Sequence[str], caller: Caller | None) -> tuple[str, ...]:
+    def _insert(self, submission: NewSubmission, blobs: dict[str, str], caller: Caller | None) -> tuple[str, ...]:
         try:
-            with self._engine.begin() as connection:
+            with self._vault.writing() as connection:
                 self._refuse_known(connection, submission)
                 if caller is not None:
                     names = [entry.unique_id for entry in submission.entries]
@@ -144,64 +116,58 @@ class RecordStore:
                 return self._insert_rows(connection, submission, blobs)
         except IntegrityError as error:
             # Another hand-over of the same identifiers committed between our look and our insert: now it is visible.
-            with self._engine.connect() as connection:
+            with self._vault.reading() as connection:
                 self._refuse_known(connection, submission)
             raise RecordUnavailable("conflit d'écriture / write conflict") from error
 
-    def _insert_rows(self, connection: Connection, submission: NewSubmission, blobs: Sequence[str]) -> tuple[str, ...]:
-        patient_key = self._patient_key(submission.patient_id)
+    def _insert_rows(self, connection: Connection, submission: NewSubmission, blobs: dict[str, str]) -> tuple[str, ...]:
+        vault = self._vault
+        patient_key = vault.patient_key(submission.patient_id)
         self._refuse_closed(connection, patient_key)
-        stored_at = self._clock().isoformat()
-        sealed = self._seal(
-            {"source_id": submission.source_id, "patient_id": submission.patient_id}, submission.unique_id
-        )
-        inserted = connection.execute(
-            insert(submissions).values(
-                unique_id=submission.unique_id, patient_key=patient_key, stored_at=stored_at, sealed=sealed
-            )
-        )
-        row_id = inserted.inserted_primary_key[0] if inserted.inserted_primary_key else None
-        uuids = []
-        for entry, blob in zip(submission.entries, blobs, strict=True):
+        stored_at = vault.clock().isoformat()
+        fields = {"source_id": submission.source_id, "patient_id": submission.patient_id}
+        row = {
+            "unique_id": submission.unique_id,
+            "patient_key": patient_key,
+            "stored_at": stored_at,
+            "sealed": vault.seal(fields, submission.unique_id),
+        }
+        key = connection.execute(_INSERT_SUBMISSION, row).inserted_primary_key
+        for entry in submission.entries:
             if entry.replaces:
                 self._deprecate(connection, entry.replaces, patient_key)
-            entry_uuid = f"urn:uuid:{uuid.uuid4()}"
-            uuids.append(entry_uuid)
-            connection.execute(
-                insert(entries).values(
-                    submission_id=row_id,
-                    entry_uuid=entry_uuid,
-                    unique_id=entry.unique_id,
-                    patient_key=patient_key,
-                    status=Status.APPROVED.value,
-                    is_signature=entry.is_signature,
-                    sha1=sha1(entry.content),
-                    size=len(entry.content),
-                    blob=blob,
-                    stored_at=stored_at,
-                    sealed=self._seal_entry(entry, submission),
-                )
-            )
-        return tuple(uuids)
+        common = {
+            "submission_id": key[0] if key else None,
+            "patient_key": patient_key,
+            "status": Status.APPROVED.value,
+            "stored_at": stored_at,
+        }
+        rows = [common | self._row(entry, submission, blobs.get(entry.unique_id, "")) for entry in submission.entries]
+        connection.execute(_INSERT_ENTRY, rows)
+        return tuple(str(row["entry_uuid"]) for row in rows)
 
-    def _seal_entry(self, entry: NewEntry, submission: NewSubmission) -> bytes:
-        fields: dict[str, Any] = {name: getattr(entry, name) for name in _SEALED_FIELDS}
+    def _row(self, entry: NewEntry, submission: NewSubmission, blob: str) -> dict[str, Any]:
+        fields: dict[str, Any] = {name: getattr(entry, name) for name in SEALED_FIELDS}
         fields["patient_id"] = submission.patient_id
         fields["depositor"] = submission.depositor
         fields["visibility"] = list(entry.visibility)
         fields["metadata"] = entry.metadata.decode("utf-8", "replace")
-        return self._seal(fields, entry.unique_id)
+        return {
+            "entry_uuid": f"urn:uuid:{uuid.uuid4()}",
+            "unique_id": entry.unique_id,
+            "is_signature": entry.is_signature,
+            "sha1": sha1(entry.content),
+            "size": len(entry.content),
+            "blob": blob,
+            "content": None if blob else self._vault.seal_document(entry.content, entry.unique_id),
+            "sealed": self._vault.seal(fields, entry.unique_id),
+        }
 
     def _refuse_known(self, connection: Connection, submission: NewSubmission) -> None:
         """Documents first, then the set: a retry of a whole set must be told about its documents (dmp.md §3.10)."""
         names = [entry.unique_id for entry in submission.entries]
-        known = {
-            row.unique_id: row
-            for row in connection.execute(
-                select(entries.c.unique_id, entries.c.sha1, entries.c.patient_key).where(entries.c.unique_id.in_(names))
-            )
-        }
-        patient_key = self._patient_key(submission.patient_id)
+        known = {row.unique_id: row for row in connection.execute(_KNOWN, {"names": names})}
+        patient_key = self._vault.patient_key(submission.patient_id)
         for entry in submission.entries:
             row = known.get(entry.unique_id)
             if row is None:
@@ -211,8 +177,7 @@ class RecordStore:
             )
             code = "XDSDuplicateUniqueIdInRegistry" if same else "XDSNonIdenticalHash"
             raise RecordRefusal(code, entry.unique_id)
-        taken = select(submissions.c.id).where(submissions.c.unique_id == submission.unique_id)
-        if connection.execute(taken).first() is not None:
+        if connection.execute(_TAKEN, {"name": submission.unique_id}).first() is not None:
             # Not XDSDuplicateUniqueIdInRegistry: that answer promises that the document itself is here.
             raise RecordRefusal("XDSRegistryMetadataError", "lot déjà utilisé / submission set id already used")
 
@@ -236,34 +201,6 @@ class RecordStore:
             raise RecordRefusal("XDSRegistryDeprecatedDocumentError", "document déjà remplacé / already replaced")
         raise RecordRefusal("XDSRegistryMetadataError", "document à remplacer inconnu / document to replace is unknown")
 
-    def patient_state(self, patient_id: str) -> PatientState:
-        """Where the record of a patient (CX value) stands; raises RecordUnavailable."""
-        try:
-            with self._engine.connect() as connection:
-                return self._state(connection, self._patient_key(patient_id))
-        except OperationalError as error:
-            raise RecordUnavailable("base de données indisponible / database unavailable") from error
-
-    def set_patient_state(self, patient_id: str, state: PatientState, caller: Caller) -> None:
-        """Open or close a patient's record; traced under `caller`. Raises ValueError for ABSENT, RecordUnavailable."""
-        if state is PatientState.ABSENT:
-            raise ValueError("a record is opened or closed")
-        key, at = self._patient_key(patient_id), self._clock().isoformat()
-        try:
-            with self._engine.begin() as connection:
-                connection.execute(delete(patients).where(patients.c.patient_key == key))
-                connection.execute(insert(patients).values(patient_key=key, state=state.value, changed_at=at))
-                action = "open" if state is PatientState.ACTIVE else "close"
-                self._write_access(connection, action, "Success", caller, patient_id, ())
-        except OperationalError as error:
-            raise RecordUnavailable("base de données indisponible / database unavailable") from error
-
-    def _state(self, connection: Connection, patient_key: bytes) -> PatientState:
-        row = connection.execute(select(patients.c.state).where(patients.c.patient_key == patient_key)).first()
-        if row is not None:
-            return PatientState(row.state)
-        return PatientState.ACTIVE if self._automatic else PatientState.ABSENT
-
     def _refuse_closed(self, connection: Connection, patient_key: bytes) -> None:
         state = self._state(connection, patient_key)
         if state is PatientState.CLOSED:
@@ -271,32 +208,31 @@ class RecordStore:
         if state is PatientState.ABSENT:
             raise RecordRefusal("XDSUnknownPatientId", "aucun dossier pour ce patient / no record for this patient")
 
-    def lookup(self, patient_id: str, unique_ids: Sequence[str]) -> tuple[str, ...]:
-        """entryUUIDs of these documents of this patient (TD3.1b), deleted ones left out, in the order asked."""
-        found: dict[str, str] = {}
-        query = select(entries.c.unique_id, entries.c.entry_uuid).where(
-            entries.c.unique_id.in_(list(unique_ids)),
-            entries.c.patient_key == self._patient_key(patient_id),
-            entries.c.status != Status.DELETED.value,
-        )
+    def set_patient_state(self, patient_id: str, state: PatientState, caller: Caller) -> None:
+        """Open or close a patient's record; traced under `caller`. Raises ValueError for ABSENT, RecordUnavailable."""
+        if state is PatientState.ABSENT:
+            raise ValueError("a record is opened or closed")
+        key, at = self._vault.patient_key(patient_id), self._vault.clock().isoformat()
         try:
-            with self._engine.connect() as connection:
-                found = {row.unique_id: row.entry_uuid for row in connection.execute(query)}
-        except OperationalError as error:
+            with self._vault.writing() as connection:
+                connection.execute(delete(patients).where(patients.c.patient_key == key))
+                connection.execute(insert(patients).values(patient_key=key, state=state.value, changed_at=at))
+                action = "open" if state is PatientState.ACTIVE else "close"
+                self._write_access(connection, action, "Success", caller, patient_id, ())
+        except (StoreUnavailable, IntegrityError) as error:
             raise RecordUnavailable("base de données indisponible / database unavailable") from error
-        return tuple(found[one] for one in unique_ids if one in found)
 
     def delete_entry(self, patient_id: str, entry_uuid: str, caller: Caller) -> None:
         """Mark an entry as deleted for the structure that deposited it (TD3.3c; dmp.md §7.1 note 9), and trace it.
 
         Raises RecordRefusal: XDSMetadataUpdateError (unknown, deleted already, or another structure's), RecordUnavailable.
         """
-        key = self._patient_key(patient_id)
+        key = self._vault.patient_key(patient_id)
         try:
-            with self._engine.begin() as connection:
-                rows = _LISTING.where(entries.c.entry_uuid == entry_uuid, entries.c.patient_key == key)
+            with self._vault.writing() as connection:
+                rows = LISTING.where(entries.c.entry_uuid == entry_uuid, entries.c.patient_key == key)
                 row = connection.execute(rows).mappings().first()
-                entry = None if row is None else self._entry(row)
+                entry = None if row is None else self._vault.entry(row)
                 if entry is None or entry.is_signature or entry.status is Status.DELETED:
                     raise RecordRefusal("XDSMetadataUpdateError", "document inconnu ou supprimé / unknown or deleted")
                 if not entry.depositor or entry.depositor != caller.structure_id:
@@ -311,40 +247,17 @@ class RecordStore:
                 if changed.rowcount != 1:
                     raise RecordUnavailable("conflit d'écriture / write conflict")
                 self._write_access(connection, "ITI-57", "Success", caller, patient_id, [entry.unique_id])
-        except OperationalError as error:
+        except StoreUnavailable as error:
             raise RecordUnavailable("base de données indisponible / database unavailable") from error
-
-    def find(self, unique_id: str) -> Entry | None:
-        """The entry of a document uniqueId, or None."""
-        with self._engine.connect() as connection:
-            row = connection.execute(_LISTING.where(entries.c.unique_id == unique_id)).mappings().first()
-        return None if row is None else self._entry(row)
-
-    def show(self, patient_id: str, *, signatures: bool = False) -> list[Entry]:
-        """The entries of one patient (CX value), oldest first, at most MAX_LISTED; lot signatures only on request."""
-        query = _LISTING.where(entries.c.patient_key == self._patient_key(patient_id))
-        if not signatures:
-            query = query.where(entries.c.is_signature.is_(False))
-        with self._engine.connect() as connection:
-            rows = connection.execute(query.order_by(entries.c.id).limit(MAX_LISTED)).mappings().all()
-        return [self._entry(row) for row in rows]
-
-    def read(self, unique_id: str) -> bytes:
-        """The exact bytes of a document; KeyError when unknown, BlobDamaged when altered on disk."""
-        with self._engine.connect() as connection:
-            row = connection.execute(select(entries.c.blob).where(entries.c.unique_id == unique_id)).first()
-        if row is None:
-            raise KeyError(unique_id)
-        return self._blobs.read(str(row.blob))
 
     def trace(
         self, action: str, outcome: str, caller: Caller, *, patient_id: str = "", unique_ids: Sequence[str] = ()
     ) -> None:
         """Write one line of the access trace; raises RecordUnavailable, so that an untraced access is not served."""
         try:
-            with self._engine.begin() as connection:
+            with self._vault.writing() as connection:
                 self._write_access(connection, action, outcome, caller, patient_id, unique_ids)
-        except OperationalError as error:
+        except StoreUnavailable as error:
             raise RecordUnavailable("trace impossible / cannot trace") from error
 
     def _write_access(
@@ -356,70 +269,16 @@ class RecordStore:
         patient_id: str,
         unique_ids: Sequence[str],
     ) -> None:
-        at = self._clock().isoformat()
-        body = {"caller": asdict(caller), "unique_ids": list(unique_ids)[:100]}
-        connection.execute(
-            insert(accesses).values(
-                at=at,
-                patient_key=self._patient_key(patient_id) if patient_id else None,
-                action=action[:32],
-                outcome=outcome[:64],
-                sealed=self._seal(body, f"access {at}"),
-            )
-        )
-
-    def accesses(self, patient_id: str | None = None, *, limit: int = 200) -> list[Access]:
-        """The trace, newest first: of one patient, or of everybody (operator's view) when None."""
-        query = select(accesses).order_by(accesses.c.id.desc()).limit(min(limit, MAX_LISTED))
-        if patient_id is not None:
-            query = query.where(accesses.c.patient_key == self._patient_key(patient_id))
-        with self._engine.connect() as connection:
-            rows = connection.execute(query).mappings().all()
-        found = []
-        for row in rows:
-            body = self._unseal(row["sealed"], f"access {row['at']}")
-            found.append(
-                Access(
-                    at=datetime.fromisoformat(row["at"]),
-                    action=row["action"],
-                    outcome=row["outcome"],
-                    unique_ids=tuple(body["unique_ids"]),
-                    caller=Caller(**body["caller"]),
-                )
-            )
-        return found
-
-    def _entry(self, row: RowMapping) -> Entry:
-        fields = self._unseal(row["sealed"], row["unique_id"])
-        return Entry(
-            entry_uuid=row["entry_uuid"],
-            unique_id=row["unique_id"],
-            patient_id=fields["patient_id"],
-            submission_id=row["submission_unique_id"],
-            stored_at=datetime.fromisoformat(row["stored_at"]),
-            sha1=row["sha1"],
-            size=row["size"],
-            status=Status(row["status"]),
-            is_signature=row["is_signature"],
-            visibility=tuple(fields.get("visibility", ())),
-            depositor=fields.get("depositor", ""),
-            **{name: fields[name] for name in _SEALED_FIELDS},
-        )
-
-    def _patient_key(self, patient_id: str) -> bytes:
-        return hmac.new(self._patient_hash_key, patient_id.encode(), hashlib.sha256).digest()
-
-    def _seal(self, fields: dict[str, Any], context: str) -> bytes:
-        return seal(self._seal_key, json.dumps(fields, ensure_ascii=False).encode(), context.encode())
-
-    def _unseal(self, sealed: bytes, context: str) -> dict[str, Any]:
-        value: dict[str, Any] = json.loads(unseal(self._seal_key, sealed, context.encode()))
-        return value
-
-
-_LISTING = select(entries, submissions.c.unique_id.label("submission_unique_id")).join_from(
-    entries, submissions, entries.c.submission_id == submissions.c.id
-)
+        at = self._vault.clock().isoformat()
+        who = {name: getattr(caller, name) for name in caller.__slots__}
+        row = {
+            "at": at,
+            "patient_key": self._vault.patient_key(patient_id) if patient_id else None,
+            "action": action[:32],
+            "outcome": outcome[:64],
+            "sealed": self._vault.seal({"caller": who, "unique_ids": list(unique_ids)[:100]}, f"access {at}"),
+        }
+        connection.execute(_INSERT_ACCESS, row)
 
 
 def sha1(content: bytes) -> str:

@@ -1,15 +1,25 @@
 """Tables of the embedded record, and its migrations.
 
 Invariant: nothing here names a patient. A patient is found by a keyed hash (HMAC-SHA-256) of the identifier; titles, authors,
-identifiers of persons and submitted metadata are in `sealed` columns (AES-GCM).
+identifiers of persons and submitted metadata are in `sealed` columns (AES-GCM), small documents in `content`, sealed too.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import Boolean, Column, Engine, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table
-from sqlalchemy import event as sql_event
+from sqlalchemy import (
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+)
 
 from mailstore.migrating import migrate
 
@@ -45,6 +55,7 @@ entries = Table(
     Column("sha1", String(40), nullable=False),
     Column("size", Integer, nullable=False),
     Column("blob", String(128), nullable=False),
+    Column("content", LargeBinary, nullable=True),
     Column("stored_at", String(32), nullable=False),
     Column("sealed", LargeBinary, nullable=False),
     Index("ix_record_entry_patient_key", "patient_key"),
@@ -71,19 +82,10 @@ accesses = Table(
 )
 
 
-def durable_sqlite(engine: Engine) -> None:
-    """Make every SQLite connection durable at commit (WAL, synchronous=FULL) and patient for a lock; other databases untouched."""
-    if engine.dialect.name != "sqlite":
-        return
-
-    @sql_event.listens_for(engine, "connect")
-    def _pragmas(connection: object, _record: object) -> None:
-        cursor = connection.cursor()  # type: ignore[attr-defined]  # DB-API connection, untyped in SQLAlchemy's events
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-
-def upgrade(engine: Engine) -> None:
-    """Bring the schema to the newest revision (Alembic, `dossier/migrations`)."""
-    migrate(engine, Path(__file__).parent / "migrations")
+def upgrade(url: str) -> None:
+    """Bring the schema of the database at `url` to the newest revision (Alembic, `dossier/migrations`)."""
+    engine = create_engine(url)
+    try:
+        migrate(engine, Path(__file__).parent / "migrations")
+    finally:
+        engine.dispose()

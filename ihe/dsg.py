@@ -3,6 +3,8 @@
 SignedInfo covers two things: the manifest (`#IHEManifest`: the submission set's placeholder `AA==`, then one reference
 `urn:oid:<uniqueId>` per document with the digest of its canonical form) and the signed properties. The digest is
 configurable: SHA-256 by default, SHA-1 as in the published example (dmp.md §13). Verification refuses SHA-1 unless asked.
+
+Our own file is written in canonical form from the start: its parts are digested as they stand, without a canonicalisation.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,7 +26,7 @@ from cryptography.hazmat.primitives.constant_time import bytes_eq
 from cryptography.hazmat.primitives.serialization import Encoding
 from lxml import etree
 
-from ihe.xml import Element, XmlError, XmlLimits, parse_xml, text_of, to_bytes
+from ihe.xml import Element, XmlError, XmlLimits, escaped, escaped_attribute, parse_xml, text_of, to_bytes
 
 DS = "http://www.w3.org/2000/09/xmldsig#"
 XADES = "http://uri.etsi.org/01903/v1.1.1#"
@@ -35,6 +38,7 @@ SOURCE_PURPOSE = "1.2.840.10065.1.12.1.14"
 _MANIFEST_ID = "IHEManifest"
 _PROPERTIES_ID = "S0-SignedProperties"
 _NS = {"ds": DS, "x": XADES}
+_TAG = re.compile(r"<[^ >]+")
 _LIMITS = XmlLimits(size=1024 * 1024, depth=32, elements=20_000)
 
 
@@ -109,54 +113,48 @@ def canonical_document(content: bytes, *, comments: bool = True) -> bytes:
         raise DsgError("document-xml", "a document of the lot has no canonical form") from None
 
 
-def _ds(parent: Element, name: str, text: str = "", **attributes: str) -> Element:
-    node = etree.SubElement(parent, f"{{{DS}}}{name}", attributes)
-    if text:
-        node.text = text
-    return node
-
-
-def _xades(parent: Element, name: str, text: str = "", **attributes: str) -> Element:
-    node = etree.SubElement(parent, f"{{{XADES}}}{name}", attributes, nsmap={"xades": XADES})
-    if text:
-        node.text = text
-    return node
-
-
 def _b64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def _reference(parent: Element, uri: str, digest: LotDigest, value: str, *, kind: str = "", c14n: bool) -> Element:
-    attributes = {"URI": uri} | ({"Type": kind} if kind else {})
-    reference = _ds(parent, "Reference", **attributes)
-    if c14n:
-        _ds(_ds(reference, "Transforms"), "Transform", Algorithm=C14N_COMMENTS)
-    _ds(reference, "DigestMethod", Algorithm=digest.digest_uri)
-    _ds(reference, "DigestValue", value)
-    return reference
+def _reference(uri: str, digest: LotDigest, value: str, *, kind: str = "", c14n: bool) -> str:
+    """A ds:Reference. Attributes in the canonical order: `Type` before `URI`."""
+    typed = f' Type="{kind}"' if kind else ""
+    transform = f'<ds:Transforms><ds:Transform Algorithm="{C14N_COMMENTS}"></ds:Transform></ds:Transforms>'
+    return (
+        f'<ds:Reference{typed} URI="{escaped_attribute(uri)}">{transform if c14n else ""}'
+        f'<ds:DigestMethod Algorithm="{digest.digest_uri}"></ds:DigestMethod>'
+        f"<ds:DigestValue>{value}</ds:DigestValue></ds:Reference>"
+    )
 
 
-def _signed_properties(
-    holder: Element, signature_id: str, chain: Sequence[x509.Certificate], at: datetime, digest: LotDigest
-) -> Element:
-    qualifying = _xades(holder, "QualifyingProperties", Target=f"#{signature_id}")
-    properties = _xades(qualifying, "SignedProperties", Id=_PROPERTIES_ID)
-    signed = _xades(properties, "SignedSignatureProperties")
-    _xades(signed, "SigningTime", at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
-    listed = _xades(signed, "SigningCertificate")
-    for certificate in chain:
-        entry = _xades(listed, "Cert")
-        value = _xades(entry, "CertDigest")
+def _signed_properties(chain: Sequence[x509.Certificate], at: datetime, digest: LotDigest) -> str:
+    """xades:SignedProperties: the time and the certificates."""
+    listed = "".join(
         # XAdES 1.1.1 has its own DigestMethod and DigestValue, in its own namespace.
-        _xades(value, "DigestMethod", Algorithm=digest.digest_uri)
-        _xades(value, "DigestValue", _b64(digest.digest(certificate.public_bytes(Encoding.DER))))
-        serial = _xades(entry, "IssuerSerial")
-        _ds(serial, "X509IssuerName", certificate.issuer.rfc4514_string())
-        _ds(serial, "X509SerialNumber", str(certificate.serial_number))
-    _xades(_xades(signed, "SignaturePolicyIdentifier"), "SignaturePolicyImplied")
-    _xades(properties, "SignedDataObjectProperties")
-    return properties
+        f'<xades:Cert><xades:CertDigest><xades:DigestMethod Algorithm="{digest.digest_uri}"></xades:DigestMethod>'
+        f"<xades:DigestValue>{_b64(digest.digest(certificate.public_bytes(Encoding.DER)))}</xades:DigestValue>"
+        "</xades:CertDigest><xades:IssuerSerial>"
+        f"<ds:X509IssuerName>{escaped(certificate.issuer.rfc4514_string())}</ds:X509IssuerName>"
+        f"<ds:X509SerialNumber>{certificate.serial_number}</ds:X509SerialNumber></xades:IssuerSerial></xades:Cert>"
+        for certificate in chain
+    )
+    return (
+        f'<xades:SignedProperties Id="{_PROPERTIES_ID}"><xades:SignedSignatureProperties>'
+        f"<xades:SigningTime>{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}</xades:SigningTime>"
+        f"<xades:SigningCertificate>{listed}</xades:SigningCertificate><xades:SignaturePolicyIdentifier>"
+        "<xades:SignaturePolicyImplied></xades:SignaturePolicyImplied></xades:SignaturePolicyIdentifier>"
+        "</xades:SignedSignatureProperties><xades:SignedDataObjectProperties></xades:SignedDataObjectProperties>"
+        "</xades:SignedProperties>"
+    )
+
+
+def _alone(part: str, **namespaces: str) -> bytes:
+    """The canonical form of a part that was written canonical: the namespaces in scope come down to its first tag."""
+    name = _TAG.match(part)
+    end = name.end() if name is not None else 0
+    declared = "".join(f' xmlns:{prefix}="{uri}"' for prefix, uri in sorted(namespaces.items()))
+    return f"{part[:end]}{declared}{part[end:]}".encode()
 
 
 def build_lot_signature(
@@ -171,35 +169,55 @@ def build_lot_signature(
 ) -> bytes:
     """The signature file of a lot (UTF-8 with XML declaration). `documents`: (uniqueId, exact bytes), in order.
 
-    `chain` starts with the signing certificate. Raises DsgError(`document-xml`, `no-document`).
+    `chain` starts with the signing certificate. Raises DsgError(`document-xml`, `no-document`, `bad-text`).
     """
     if not documents:
         raise DsgError("no-document", "a lot has at least one document")
-    root = etree.Element(f"{{{DS}}}Signature", {"Id": signature_id}, nsmap={"ds": DS})
-    info = _ds(root, "SignedInfo")
-    _ds(info, "CanonicalizationMethod", Algorithm=C14N_COMMENTS)
-    _ds(info, "SignatureMethod", Algorithm=digest.signature_uri)
-    value = _ds(root, "SignatureValue")
-    data = _ds(_ds(root, "KeyInfo"), "X509Data")
-    for certificate in chain:
-        _ds(data, "X509Certificate", _b64(certificate.public_bytes(Encoding.DER)))
-    purpose = _ds(_ds(root, "Object"), "SignatureProperties")
-    _ds(purpose, "SignatureProperty", SOURCE_PURPOSE, Id="purposeOfSignature", Target=f"#{signature_id}")
-    manifest = _ds(_ds(root, "Object"), "Manifest", Id=_MANIFEST_ID)
-    _reference(manifest, f"urn:oid:{submission_set_id}", digest, "AA==", c14n=False)
+    try:
+        return _written(documents, submission_set_id, key, chain, at, digest, escaped_attribute(signature_id))
+    except XmlError as error:
+        raise DsgError("bad-text", error.message) from None
+
+
+def _written(
+    documents: Sequence[tuple[str, bytes]],
+    submission_set_id: str,
+    key: rsa.RSAPrivateKey,
+    chain: Sequence[x509.Certificate],
+    at: datetime,
+    digest: LotDigest,
+    name: str,
+) -> bytes:
+    references = [_reference(f"urn:oid:{submission_set_id}", digest, "AA==", c14n=False)]
     for unique_id, content in documents:
-        value_of = _b64(digest.digest(canonical_document(content)))
-        _reference(manifest, f"urn:oid:{unique_id}", digest, value_of, c14n=True)
-    properties = _signed_properties(_ds(root, "Object"), signature_id, chain, at, digest)
-    for target, identifier, kind in (
-        (manifest, _MANIFEST_ID, MANIFEST_TYPE),
-        (properties, _PROPERTIES_ID, PROPERTIES_TYPE),
-    ):
-        hashed = _b64(digest.digest(_canonical(target, comments=True)))
-        _reference(info, f"#{identifier}", digest, hashed, kind=kind, c14n=True)
-    signed = key.sign(_canonical(info, comments=True), padding.PKCS1v15(), digest.algorithm())
-    value.text = _b64(signed)
-    return to_bytes(root, declaration=True)
+        value = _b64(digest.digest(canonical_document(content)))
+        references.append(_reference(f"urn:oid:{unique_id}", digest, value, c14n=True))
+    manifest = f'<ds:Manifest Id="{_MANIFEST_ID}">{"".join(references)}</ds:Manifest>'
+    properties = _signed_properties(chain, at, digest)
+    signed = (
+        (_MANIFEST_ID, MANIFEST_TYPE, _alone(manifest, ds=DS)),
+        (_PROPERTIES_ID, PROPERTIES_TYPE, _alone(properties, ds=DS, xades=XADES)),
+    )
+    parts = "".join(
+        _reference(f"#{identifier}", digest, _b64(digest.digest(form)), kind=kind, c14n=True)
+        for identifier, kind, form in signed
+    )
+    info = (
+        f'<ds:SignedInfo><ds:CanonicalizationMethod Algorithm="{C14N_COMMENTS}"></ds:CanonicalizationMethod>'
+        f'<ds:SignatureMethod Algorithm="{digest.signature_uri}"></ds:SignatureMethod>{parts}</ds:SignedInfo>'
+    )
+    value = _b64(key.sign(_alone(info, ds=DS), padding.PKCS1v15(), digest.algorithm()))
+    certificates = "".join(
+        f"<ds:X509Certificate>{_b64(item.public_bytes(Encoding.DER))}</ds:X509Certificate>" for item in chain
+    )
+    return (
+        f"<?xml version='1.0' encoding='UTF-8'?>\n<ds:Signature xmlns:ds=\"{DS}\" Id=\"{name}\">{info}"
+        f"<ds:SignatureValue>{value}</ds:SignatureValue><ds:KeyInfo><ds:X509Data>{certificates}</ds:X509Data></ds:KeyInfo>"
+        f'<ds:Object><ds:SignatureProperties><ds:SignatureProperty Id="purposeOfSignature" Target="#{name}">'
+        f"{SOURCE_PURPOSE}</ds:SignatureProperty></ds:SignatureProperties></ds:Object>"
+        f'<ds:Object>{manifest}</ds:Object><ds:Object><xades:QualifyingProperties xmlns:xades="{XADES}" Target="#{name}">'
+        f"{properties}</xades:QualifyingProperties></ds:Object></ds:Signature>"
+    ).encode()
 
 
 def _decode(element: Element | None) -> bytes:

@@ -42,84 +42,104 @@ _DOCUMENT_SLOTS = frozenset(
 _SUBMISSION_SLOTS = frozenset({"submissionTime", "intendedRecipient"})
 
 
-def _slots(element: Element) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
-    for slot in element.findall("r:Slot", _R):
-        values = tuple(text_of(value) for value in slot.findall("r:ValueList/r:Value", _R))
-        found[slot.get("name") or ""] = values
-    return found
+_SLOT, _VALUES, _VALUE = f"{{{names.RIM}}}Slot", f"{{{names.RIM}}}ValueList", f"{{{names.RIM}}}Value"
+_CLASSIFICATION, _IDENTIFIER = f"{{{names.RIM}}}Classification", f"{{{names.RIM}}}ExternalIdentifier"
+_LOCALIZED = f"{{{names.RIM}}}LocalizedString"
+_LABELS = {f"{{{names.RIM}}}Name": "Name", f"{{{names.RIM}}}Description": "Description"}
 
 
-def _first(slots: Mapping[str, tuple[str, ...]], name: str) -> str:
-    values = slots.get(name, ())
-    return values[0] if values else ""
+class _Object:
+    """The parts of a registry object, found in one walk over its children."""
+
+    def __init__(self, element: Element) -> None:
+        self.element = element
+        self.slots: dict[str, tuple[str, ...]] = {}
+        self.labels: dict[str, str] = {}
+        self._classifications: dict[str, list[Element]] = {}
+        self._identifiers: dict[str, str] = {}
+        for child in element:
+            tag = child.tag
+            if tag == _SLOT:
+                self.slots[child.get("name") or ""] = _values(child)
+            elif tag == _CLASSIFICATION:
+                self._classifications.setdefault(child.get("classificationScheme") or "", []).append(child)
+            elif tag == _IDENTIFIER:
+                self._identifiers.setdefault(child.get("identificationScheme") or "", child.get("value") or "")
+            elif isinstance(tag, str) and tag in _LABELS:
+                localized = child.find(_LOCALIZED)
+                text = "" if localized is None else localized.get("value") or ""
+                self.labels[_LABELS[tag]] = self.labels.get(_LABELS[tag]) or text
+
+    def get(self, name: str) -> str:
+        """An attribute, "" when absent."""
+        return self.element.get(name) or ""
+
+    def first(self, name: str) -> str:
+        """The first value of a slot."""
+        values = self.slots.get(name, ())
+        return values[0] if values else ""
+
+    def others(self, known: frozenset[str]) -> Slots:
+        """The slots that are not in `known`."""
+        return tuple((name, values) for name, values in self.slots.items() if name not in known)
+
+    def label(self, name: str) -> str:
+        """Name or Description."""
+        return self.labels.get(name, "")
+
+    def codes(self, scheme: str) -> tuple[Code, ...]:
+        """The coded values of a classification scheme."""
+        found = []
+        for item in self._classifications.get(scheme, ()):
+            code = item.get("nodeRepresentation") or ""
+            if code:
+                part = _Object(item)
+                found.append(Code(code, part.first("codingScheme"), part.label("Name")))
+        return tuple(found)
+
+    def code(self, scheme: str) -> Code | None:
+        """The first of them."""
+        codes = self.codes(scheme)
+        return codes[0] if codes else None
+
+    def authors(self, scheme: str) -> tuple[XdsAuthor, ...]:
+        """The authors of a classification scheme."""
+        found = []
+        for item in self._classifications.get(scheme, ()):
+            slots = _Object(item).slots
+            author = XdsAuthor(
+                slots.get("authorPerson", ()),
+                slots.get("authorInstitution", ()),
+                slots.get("authorRole", ()),
+                slots.get("authorSpecialty", ()),
+            )
+            found.append(author)
+        return tuple(found)
+
+    def identifier(self, scheme: str) -> str:
+        """The value of an external identifier, the first one."""
+        return self._identifiers.get(scheme, "")
 
 
-def _others(slots: Mapping[str, tuple[str, ...]], known: frozenset[str]) -> Slots:
-    return tuple((name, values) for name, values in slots.items() if name not in known)
-
-
-def _label(element: Element, name: str) -> str:
-    localized = element.find(f"r:{name}/r:LocalizedString", _R)
-    return "" if localized is None else localized.get("value") or ""
-
-
-def _classifications(element: Element, scheme: str) -> list[Element]:
-    return [
-        item for item in element.findall("r:Classification", _R) if (item.get("classificationScheme") or "") == scheme
-    ]
-
-
-def _codes(element: Element, scheme: str) -> tuple[Code, ...]:
-    found = []
-    for item in _classifications(element, scheme):
-        code = item.get("nodeRepresentation") or ""
-        if code:
-            found.append(Code(code, _first(_slots(item), "codingScheme"), _label(item, "Name")))
-    return tuple(found)
-
-
-def _code(element: Element, scheme: str) -> Code | None:
-    codes = _codes(element, scheme)
-    return codes[0] if codes else None
-
-
-def _authors(element: Element, scheme: str) -> tuple[XdsAuthor, ...]:
-    found = []
-    for item in _classifications(element, scheme):
-        slots = _slots(item)
-        author = XdsAuthor(
-            slots.get("authorPerson", ()),
-            slots.get("authorInstitution", ()),
-            slots.get("authorRole", ()),
-            slots.get("authorSpecialty", ()),
-        )
-        found.append(author)
-    return tuple(found)
-
-
-def _identifier(element: Element, scheme: str) -> str:
-    for item in element.findall("r:ExternalIdentifier", _R):
-        if item.get("identificationScheme") == scheme:
-            return item.get("value") or ""
-    return ""
+def _values(slot: Element) -> tuple[str, ...]:
+    return tuple(text_of(value) for holder in slot.iterchildren(_VALUES) for value in holder.iterchildren(_VALUE))
 
 
 def _submission_set(element: Element) -> SubmissionSet:
-    slots = _slots(element)
+    read = _Object(element)
     return SubmissionSet(
-        entry_id=element.get("id") or "",
-        unique_id=_identifier(element, names.SUBMISSION_UNIQUE),
-        source_id=_identifier(element, names.SUBMISSION_SOURCE),
-        patient_id=_identifier(element, names.SUBMISSION_PATIENT),
-        submission_time=_first(slots, "submissionTime"),
-        authors=_authors(element, names.SUBMISSION_AUTHOR),
-        content_type=_code(element, names.CONTENT_TYPE),
-        title=_label(element, "Name"),
-        comments=_label(element, "Description"),
-        status=element.get("status") or "",
-        intended_recipients=slots.get("intendedRecipient", ()),
-        extra_slots=_others(slots, _SUBMISSION_SLOTS),
+        entry_id=read.get("id"),
+        unique_id=read.identifier(names.SUBMISSION_UNIQUE),
+        source_id=read.identifier(names.SUBMISSION_SOURCE),
+        patient_id=read.identifier(names.SUBMISSION_PATIENT),
+        submission_time=read.first("submissionTime"),
+        authors=read.authors(names.SUBMISSION_AUTHOR),
+        content_type=read.code(names.CONTENT_TYPE),
+        title=read.label("Name"),
+        comments=read.label("Description"),
+        status=read.get("status"),
+        intended_recipients=read.slots.get("intendedRecipient", ()),
+        extra_slots=read.others(_SUBMISSION_SLOTS),
     )
 
 
@@ -128,49 +148,49 @@ def _size(value: str) -> int | None:
 
 
 def _document(element: Element) -> DocumentEntry:
-    slots = _slots(element)
+    read = _Object(element)
     return DocumentEntry(
-        entry_id=element.get("id") or "",
-        unique_id=_identifier(element, names.DOCUMENT_UNIQUE),
-        patient_id=_identifier(element, names.DOCUMENT_PATIENT),
-        mime_type=element.get("mimeType") or "",
-        object_type=element.get("objectType") or "",
-        logical_id=element.get("lid") or "",
-        status=element.get("status") or "",
-        creation_time=_first(slots, "creationTime"),
-        language=_first(slots, "languageCode"),
-        title=_label(element, "Name"),
-        comments=_label(element, "Description"),
-        authors=_authors(element, names.DOCUMENT_AUTHOR),
-        class_code=_code(element, names.CLASS_CODE),
-        type_code=_code(element, names.TYPE_CODE),
-        format_code=_code(element, names.FORMAT_CODE),
-        confidentiality=_codes(element, names.CONFIDENTIALITY),
-        facility_type=_code(element, names.FACILITY_TYPE),
-        practice_setting=_code(element, names.PRACTICE_SETTING),
-        event_codes=_codes(element, names.EVENT_CODE),
-        legal_authenticator=_first(slots, "legalAuthenticator"),
-        service_start=_first(slots, "serviceStartTime"),
-        service_stop=_first(slots, "serviceStopTime"),
-        source_patient_id=_first(slots, "sourcePatientId"),
-        source_patient_info=slots.get("sourcePatientInfo", ()),
-        hash=_first(slots, "hash"),
-        size=_size(_first(slots, "size")),
-        uri=_first(slots, "URI"),
-        repository_unique_id=_first(slots, "repositoryUniqueId"),
-        reference_ids=slots.get(names.REFERENCE_IDS, ()),
-        extra_slots=_others(slots, _DOCUMENT_SLOTS),
+        entry_id=read.get("id"),
+        unique_id=read.identifier(names.DOCUMENT_UNIQUE),
+        patient_id=read.identifier(names.DOCUMENT_PATIENT),
+        mime_type=read.get("mimeType"),
+        object_type=read.get("objectType"),
+        logical_id=read.get("lid"),
+        status=read.get("status"),
+        creation_time=read.first("creationTime"),
+        language=read.first("languageCode"),
+        title=read.label("Name"),
+        comments=read.label("Description"),
+        authors=read.authors(names.DOCUMENT_AUTHOR),
+        class_code=read.code(names.CLASS_CODE),
+        type_code=read.code(names.TYPE_CODE),
+        format_code=read.code(names.FORMAT_CODE),
+        confidentiality=read.codes(names.CONFIDENTIALITY),
+        facility_type=read.code(names.FACILITY_TYPE),
+        practice_setting=read.code(names.PRACTICE_SETTING),
+        event_codes=read.codes(names.EVENT_CODE),
+        legal_authenticator=read.first("legalAuthenticator"),
+        service_start=read.first("serviceStartTime"),
+        service_stop=read.first("serviceStopTime"),
+        source_patient_id=read.first("sourcePatientId"),
+        source_patient_info=read.slots.get("sourcePatientInfo", ()),
+        hash=read.first("hash"),
+        size=_size(read.first("size")),
+        uri=read.first("URI"),
+        repository_unique_id=read.first("repositoryUniqueId"),
+        reference_ids=read.slots.get(names.REFERENCE_IDS, ()),
+        extra_slots=read.others(_DOCUMENT_SLOTS),
     )
 
 
 def _association(element: Element) -> Association:
-    slots = tuple((name, values) for name, values in _slots(element).items())
+    read = _Object(element)
     return Association(
-        relation=element.get("associationType") or "",
-        source=element.get("sourceObject") or "",
-        target=element.get("targetObject") or "",
-        association_id=element.get("id") or "",
-        slots=slots,
+        relation=read.get("associationType"),
+        source=read.get("sourceObject"),
+        target=read.get("targetObject"),
+        association_id=read.get("id"),
+        slots=tuple(read.slots.items()),
     )
 
 

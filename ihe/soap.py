@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from lxml import etree
 
-from ihe.xml import Element, XmlError, XmlLimits, is_xml_text, local_name, parse_xml, text_of, to_bytes
+from ihe.xml import Element, XmlError, XmlLimits, escaped, is_xml_text, local_name, parse_xml, text_of, to_bytes
 
 SOAP_12 = "http://www.w3.org/2003/05/soap-envelope"
 SOAP_11 = "http://schemas.xmlsoap.org/soap/envelope/"
@@ -71,18 +71,24 @@ class Envelope:
     not_understood: tuple[str, ...] = ()
 
 
-def _header_text(header: Element, name: str, value: str, *, must_understand: bool = False) -> None:
+def _header(name: str, value: str, *, must_understand: bool = False) -> str:
+    """A WS-Addressing header, "" without a value. Raises SoapError(`bad-text`)."""
     if not value:
-        return
-    if not is_xml_text(value):
-        raise SoapError("bad-text", "a header holds characters that XML cannot carry")
-    node = etree.SubElement(header, f"{{{WSA}}}{name}")
-    if name == "ReplyTo":
-        etree.SubElement(node, f"{{{WSA}}}Address").text = value
-    else:
-        node.text = value
-    if must_understand:
-        node.set(f"{{{SOAP_12}}}mustUnderstand", "true")
+        return ""
+    try:
+        text = escaped(value)
+    except XmlError as error:
+        raise SoapError("bad-text", error.message) from None
+    inside = f"<wsa:Address>{text}</wsa:Address>" if name == "ReplyTo" else text
+    mark = ' soap:mustUnderstand="true"' if must_understand else ""
+    return f"<wsa:{name}{mark}>{inside}</wsa:{name}>"
+
+
+def _element(data: bytes) -> bytes:
+    """Bytes that stand for one element inside another document: what comes before a root cannot come along."""
+    if not data.startswith(b"<") or data.startswith((b"<?", b"<!")):
+        raise SoapError("bad-xml", "one element is expected, without a declaration before it")
+    return data
 
 
 def build_envelope(
@@ -95,27 +101,31 @@ def build_envelope(
     relates_to: str = "",
     assertion: bytes | None = None,
 ) -> bytes:
-    """A SOAP 1.2 envelope (UTF-8). `body` is one XML element (or empty); `message_id` is a `urn:uuid:…`.
+    """A SOAP 1.2 envelope (UTF-8). `body` is one XML element (or empty) as a codec wrote it; `message_id` is a `urn:uuid:…`.
 
-    `assertion`, a signed VIHF, goes into `wsse:Security` unchanged. Raises SoapError(`bad-xml`, `bad-text`).
+    `body` and `assertion`, a signed VIHF that goes into `wsse:Security`, are carried as they are: not one byte is changed,
+    nothing is read again. Raises SoapError(`bad-xml`, `bad-text`).
     """
-    envelope = etree.Element(f"{{{SOAP_12}}}Envelope", nsmap={"soap": SOAP_12})
-    header = etree.SubElement(envelope, f"{{{SOAP_12}}}Header", nsmap={"wsa": WSA})
-    _header_text(header, "Action", action, must_understand=True)
-    _header_text(header, "MessageID", message_id)
-    _header_text(header, "To", to)
-    _header_text(header, "ReplyTo", reply_to, must_understand=True)
-    _header_text(header, "RelatesTo", relates_to)
-    holder = etree.SubElement(envelope, f"{{{SOAP_12}}}Body")
-    try:
-        if assertion is not None:
-            security = etree.SubElement(header, f"{{{WSSE}}}Security", nsmap={"wsse": WSSE})
-            security.append(parse_xml(assertion))
-        if body:
-            holder.append(parse_xml(body, _LIMITS))
-    except XmlError as error:
-        raise SoapError("bad-xml", error.message) from None
-    return to_bytes(envelope, declaration=True)
+    addressing = (
+        _header("Action", action, must_understand=True)
+        + _header("MessageID", message_id)
+        + _header("To", to)
+        + _header("ReplyTo", reply_to, must_understand=True)
+        + _header("RelatesTo", relates_to)
+    )
+    security = b""
+    if assertion is not None:
+        security = f'<wsse:Security xmlns:wsse="{WSSE}">'.encode() + _element(assertion) + b"</wsse:Security>"
+    return b"".join(
+        (
+            f"<?xml version='1.0' encoding='UTF-8'?>\n<soap:Envelope xmlns:soap=\"{SOAP_12}\">"
+            f'<soap:Header xmlns:wsa="{WSA}">{addressing}'.encode(),
+            security,
+            b"</soap:Header><soap:Body>",
+            _element(body) if body else b"",
+            b"</soap:Body></soap:Envelope>",
+        )
+    )
 
 
 def build_request(body: bytes, *, action: str, message_id: str, to: str, assertion: bytes) -> bytes:

@@ -1,213 +1,62 @@
-"""The VIHF: the signed SAML 2.0 assertion that says, to the record, who deposits what for which patient (dmp.md §2).
+"""The VIHF: the signed SAML 2.0 assertion that says, to the record, who deposits what for which patient (dmp.md §2). The public
+face of the codec: `build_vihf` writes one, `verify_vihf` verifies one.
 
-Building: indirect authentication (the structure's certificate), enveloped signature right after Issuer, RSA-SHA256 and
-exclusive canonicalisation. Verifying: exactly one signature, in its place, over the whole assertion; every value is read
-from the element that the signature covers, never from the bytes around it. The certificate's path is the caller's check.
+Verifying: exactly one signature, in its place, over the whole assertion, with the one form of transforms and canonicalisation that
+the profile knows; every value is read from the bytes that the signature covers, never from those around them. The
+certificate's path is the caller's check.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import base64
+import binascii
+import hashlib
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.constant_time import bytes_eq
 from lxml import etree
-from signxml.algorithms import CanonicalizationMethod, DigestAlgorithm, SignatureMethod
-from signxml.exceptions import InvalidInput, InvalidSignature
-from signxml.signer import XMLSigner
-from signxml.verifier import SignatureConfiguration, XMLVerifier
 
-from ihe.datatypes import parse_cx, patient_id
-from ihe.values import Code, Identifier
-from ihe.xml import XSI, Element, XmlError, XmlLimits, is_xml_text, new_element, parse_xml, text_of, to_bytes
+from ihe.datatypes import parse_cx
+from ihe.values import Code
+from ihe.vihf_model import (
+    CONFIDENTIALITY,
+    DS,
+    ENVELOPED,
+    EXC_C14N,
+    HL7,
+    PURPOSE_OF_USE,
+    RESOURCE_ID,
+    RSA_SHA256,
+    SAML,
+    SHA256,
+    SUBJECT_ID,
+    SUBJECT_ROLE,
+    Vihf,
+    VihfContent,
+    VihfError,
+    VihfSettings,
+    exclusive,
+)
+from ihe.vihf_write import build_vihf
+from ihe.xml import Element, XmlError, XmlLimits, parse_xml, text_of
 
-# signxml writes what it canonicalises, the patient's identifier with it, at DEBUG: no level may show it (DESIGN, promises).
-logging.getLogger("signxml").setLevel(logging.CRITICAL)
-
-SAML = "urn:oasis:names:tc:SAML:2.0:assertion"
-DS = "http://www.w3.org/2000/09/xmldsig#"
-HL7 = "urn:hl7-org:v3"
-EXC_C14N = "http://www.w3.org/2001/10/xml-exc-c14n#"
-ENVELOPED = "http://www.w3.org/2000/09/xmldsig#enveloped-signature"
-
-SUBJECT_ID = "urn:oasis:names:tc:xspa:1.0:subject:subject-id"
-SUBJECT_ROLE = "urn:oasis:names:tc:xacml:2.0:subject:role"
-RESOURCE_ID = "urn:oasis:names:tc:xacml:2.0:resource:resource-id"
-PURPOSE_OF_USE = "urn:oasis:names:tc:xspa:1.0:subject:purposeofuse"
-CONFIDENTIALITY = "urn:oasis:names:tc:xspa:1.0:resource:patient:hl7:confidentiality-code"
-TLS_CLIENT = "urn:oasis:names:tc:SAML:2.0:ac:classes:TLSClient"
-SECTOR_SYSTEM = "1.2.250.1.71.4.2.4"
-NORMAL_USE = Code("normal", "1.2.250.1.213.1.1.4.248", "Accès normal")
-
+_SIGNATURES: dict[str, hashes.HashAlgorithm] = {
+    RSA_SHA256: hashes.SHA256(),
+    "http://www.w3.org/2001/04/xmldsig-more#rsa-sha384": hashes.SHA384(),
+    "http://www.w3.org/2001/04/xmldsig-more#rsa-sha512": hashes.SHA512(),
+}
+_DIGESTS = {
+    SHA256: hashlib.sha256,
+    "http://www.w3.org/2001/04/xmldsig-more#sha384": hashlib.sha384,
+    "http://www.w3.org/2001/04/xmlenc#sha512": hashlib.sha512,
+}
 _S = {"s": SAML, "ds": DS}
 _LIMITS = XmlLimits(size=256 * 1024, depth=24, elements=2000)
-
-
-class VihfError(Exception):
-    """The assertion is refused. `code` is stable, the two texts carry no data of the patient."""
-
-    def __init__(self, code: str, french: str, english: str) -> None:
-        super().__init__(f"{code}: {english}")
-        self.code = code
-        self.french = french
-        self.english = english
-
-
-@dataclass(frozen=True, slots=True)
-class VihfSettings:
-    """What the sources disagree on, or what belongs to the software (dmp.md §2, §13)."""
-
-    version: str = "3.0"
-    mode_attribute: str = "Authentification_Mode"
-    mode: str = "INDIRECTE"
-    software_name: str = "Caducee"
-    software_version: str = "0.1"
-    software_id: str = ""
-    homologation_id: str = "TEST-HOMOL-0000"
-    authn_context: str = TLS_CLIENT
-
-
-@dataclass(frozen=True, slots=True)
-class VihfContent:
-    """Who acts, for which structure, about which patient.
-
-    `name_id`: PS_IdNat of the person (or of the person responsible for the processing); `roles`: profession (G15), then
-    the speciality for physicians and pharmacists; `sector`: `SAxx`.
-    """
-
-    name_id: str
-    subject_name: str
-    roles: tuple[Code, ...]
-    structure_id: str
-    sector: str
-    ins: str = field(repr=False)
-    ins_oid: str
-    authenticated_at: datetime
-    purpose: Code = NORMAL_USE
-    invisible_to_guardians: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Vihf:
-    """A verified assertion: only signed values. `certificate` signed it; its path has still to be checked."""
-
-    assertion_id: str
-    issuer: str
-    issued_at: datetime
-    authenticated_at: datetime
-    authn_context: str
-    name_id: str
-    subject_name: str
-    roles: tuple[Code, ...]
-    structure_id: str
-    sector: str
-    patient: Identifier = field(repr=False)
-    resource_urn: str
-    purpose: Code
-    mode: str
-    version: str
-    invisible_to_guardians: bool
-    software_name: str
-    software_version: str
-    homologation_id: str
-    certificate: x509.Certificate = field(repr=False)
-
-    def __bool__(self) -> bool:
-        raise TypeError("a VIHF has no truth value: the certificate's path has still to be checked")
-
-
-def _instant(moment: datetime) -> str:
-    if moment.tzinfo is None:
-        raise ValueError("an aware datetime is needed")
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
-
-
-def _sub(parent: Element, name: str, text: str = "", **attributes: str) -> Element:
-    if not all(is_xml_text(value) for value in (text, *attributes.values())):
-        raise VihfError("bad-text", "caractère interdit dans le VIHF", "a value holds characters that XML cannot carry")
-    node = etree.SubElement(parent, f"{{{SAML}}}{name}", attributes)
-    if text:
-        node.text = text
-    return node
-
-
-def _attribute(statement: Element, name: str, *values: str) -> None:
-    node = _sub(statement, "Attribute", Name=name)
-    for value in values:
-        _sub(node, "AttributeValue", value)
-
-
-def _coded(statement: Element, name: str, tag: str, codes: Sequence[Code]) -> None:
-    node = _sub(statement, "Attribute", Name=name)
-    for code in codes:
-        value = _sub(node, "AttributeValue")
-        element = new_element(f"{{{HL7}}}{tag}", {}, {None: HL7})
-        value.append(element)
-        element.set(f"{{{XSI}}}type", "CE")
-        element.set("code", code.code)
-        element.set("codeSystem", code.system)
-        if code.display:
-            element.set("displayName", code.display)
-
-
-def _unsigned(content: VihfContent, issuer: str, assertion_id: str, at: datetime, settings: VihfSettings) -> Element:
-    root = etree.Element(
-        f"{{{SAML}}}Assertion",
-        {"ID": assertion_id, "IssueInstant": _instant(at), "Version": "2.0"},
-        nsmap={"saml2": SAML, "xsi": XSI},
-    )
-    _sub(root, "Issuer", issuer, Format="urn:oasis:names:tc:SAML:1.1:nameid-format:X509SubjectName")
-    # signxml puts the signature where it finds this mark; the SAML schema wants it right after Issuer.
-    etree.SubElement(root, f"{{{DS}}}Signature", {"Id": "placeholder"}, nsmap={"ds": DS})
-    _sub(_sub(root, "Subject"), "NameID", content.name_id)
-    authn = _sub(root, "AuthnStatement", AuthnInstant=_instant(content.authenticated_at))
-    _sub(_sub(authn, "AuthnContext"), "AuthnContextClassRef", settings.authn_context)
-    statement = _sub(root, "AttributeStatement")
-    _attribute(statement, "VIHF_Version", settings.version)
-    _attribute(statement, settings.mode_attribute, settings.mode)
-    _attribute(statement, "Identifiant_Structure", content.structure_id)
-    _attribute(statement, "Secteur_Activite", f"{content.sector}^{SECTOR_SYSTEM}")
-    _attribute(statement, SUBJECT_ID, content.subject_name)
-    _coded(statement, SUBJECT_ROLE, "Role", content.roles)
-    _attribute(statement, RESOURCE_ID, patient_id(content.ins, content.ins_oid))
-    _attribute(statement, "Ressource_URN", "urn:dmp")
-    _coded(statement, PURPOSE_OF_USE, "PurposeOfUse", (content.purpose,))
-    if content.invisible_to_guardians:
-        _attribute(statement, CONFIDENTIALITY, "INVISIBLE_REPRESENTANTS_LEGAUX")
-    if settings.software_id:
-        _attribute(statement, "LPS_ID", settings.software_id)
-    _attribute(statement, "LPS_Nom", settings.software_name)
-    _attribute(statement, "LPS_Version", settings.software_version)
-    _attribute(statement, "LPS_ID_HOMOLOGATION_DMP", settings.homologation_id)
-    return root
-
-
-def build_vihf(
-    content: VihfContent,
-    *,
-    key: rsa.RSAPrivateKey,
-    chain: Sequence[x509.Certificate],
-    assertion_id: str,
-    at: datetime,
-    settings: VihfSettings | None = None,
-) -> bytes:
-    """A signed assertion (UTF-8, no XML declaration). `chain` starts with the signing certificate, whose subject is the
-    Issuer; `assertion_id` is an XML ID, for example `_` and a UUID. Raises VihfError(`bad-text`, `no-role`).
-    """
-    if not content.roles:
-        raise VihfError("no-role", "aucune profession ni spécialité dans le VIHF", "at least one role is needed")
-    issuer = chain[0].subject.rfc4514_string()
-    root = _unsigned(content, issuer, assertion_id, at, settings or VihfSettings())
-    signer = XMLSigner(
-        signature_algorithm=SignatureMethod.RSA_SHA256,
-        digest_algorithm=DigestAlgorithm.SHA256,
-        c14n_algorithm=CanonicalizationMethod.EXCLUSIVE_XML_CANONICALIZATION_1_0,
-    )
-    signed = signer.sign(root, key=key, cert=[chain[0]], reference_uri=assertion_id, id_attribute="ID")
-    return to_bytes(signed)
+_MAX_PREFIXES = 20
 
 
 def _refuse(code: str, french: str, english: str) -> VihfError:
@@ -249,25 +98,65 @@ def _certificate(signature: Element) -> x509.Certificate:
         raise refused from None
 
 
-def _verified(root: Element, certificate: x509.Certificate) -> Element:
-    """The signed element itself, rebuilt from what the digest covers."""
-    configuration = SignatureConfiguration(
-        location="./",
-        expect_references=1,
-        signature_methods=frozenset(
-            {SignatureMethod.RSA_SHA256, SignatureMethod.RSA_SHA384, SignatureMethod.RSA_SHA512}
-        ),
-        digest_algorithms=frozenset({DigestAlgorithm.SHA256, DigestAlgorithm.SHA384, DigestAlgorithm.SHA512}),
-        default_reference_c14n_method=CanonicalizationMethod.EXCLUSIVE_XML_CANONICALIZATION_1_0,
-    )
+def _method(element: Element | None) -> tuple[str, tuple[str, ...]]:
+    """The algorithm of a method or transform, and the prefixes of its `InclusiveNamespaces`; nothing else may be in it."""
+    if element is None:
+        return "", ()
+    prefixes: tuple[str, ...] = ()
+    for child in element:
+        if child.tag != f"{{{EXC_C14N}}}InclusiveNamespaces" or prefixes:
+            return "", ()
+        # An empty list says nothing; more names than this, no assertion has.
+        prefixes = tuple((child.get("PrefixList") or "").split()[:_MAX_PREFIXES])
+    return element.get("Algorithm") or "", prefixes
+
+
+def _decoded(element: Element | None) -> bytes:
     try:
-        result = XMLVerifier().verify(root, x509_cert=certificate, id_attribute="ID", expect_config=configuration)
-    except (InvalidSignature, InvalidInput, ValueError, TypeError, KeyError, etree.LxmlError):
-        raise _refuse("signature", "la signature du VIHF est invalide", "the signature is not valid") from None
-    signed = result[0].signed_xml if isinstance(result, list) else result.signed_xml
-    if signed is None or signed.tag != f"{{{SAML}}}Assertion" or signed.get("ID") != root.get("ID"):
-        raise _refuse("signature", "la signature du VIHF ne couvre pas l'assertion", "another element is signed")
-    return signed
+        return base64.b64decode("".join(text_of(element).split()), validate=True)
+    except (binascii.Error, ValueError):
+        return b""
+
+
+def _check_signature_value(info: Element, signature: Element, certificate: x509.Certificate) -> bool:
+    """RSA over the exclusive canonical form of SignedInfo, by the key of the certificate."""
+    form, prefixes = _method(info.find("ds:CanonicalizationMethod", _S))
+    algorithm = _SIGNATURES.get(_method(info.find("ds:SignatureMethod", _S))[0])
+    public = certificate.public_key()
+    if form != EXC_C14N or algorithm is None or not isinstance(public, rsa.RSAPublicKey):
+        return False
+    value = _decoded(signature.find("ds:SignatureValue", _S))
+    try:
+        public.verify(value, exclusive(info, prefixes), padding.PKCS1v15(), algorithm)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _verified(root: Element, signature: Element, certificate: x509.Certificate) -> Element:
+    """The signed element itself, rebuilt from what the digest covers. `_signature_of` has settled the form before."""
+    refused = _refuse("signature", "la signature du VIHF est invalide", "the signature is not valid")
+    infos = signature.findall("ds:SignedInfo", _S)
+    if len(infos) != 1 or len(signature.findall("ds:SignatureValue", _S)) != 1:
+        raise refused
+    try:
+        if not _check_signature_value(infos[0], signature, certificate):
+            raise refused
+        digest = _DIGESTS.get(_method(infos[0].find("ds:Reference/ds:DigestMethod", _S))[0])
+        claimed = _decoded(infos[0].find("ds:Reference/ds:DigestValue", _S))
+        _, prefixes = _method(infos[0].findall("ds:Reference/ds:Transforms/ds:Transform", _S)[1])
+        issuer = signature.getprevious()
+        if digest is None or issuer is None:
+            raise refused
+        # The enveloped transform takes the element away, not the text after it.
+        issuer.tail = (issuer.tail or "") + (signature.tail or "")
+        root.remove(signature)
+        covered = exclusive(root, prefixes)
+    except (etree.LxmlError, ValueError):
+        raise refused from None
+    if not bytes_eq(digest(covered).digest(), claimed):
+        raise refused
+    return parse_xml(covered, _LIMITS)
 
 
 def _moment(value: str | None, code: str) -> datetime:
@@ -349,8 +238,9 @@ def verify_vihf(
         root = parse_xml(assertion, _LIMITS)
     except XmlError as error:
         raise _refuse(error.code, "le VIHF n'est pas lisible", error.message) from None
-    certificate = _certificate(_signature_of(root))
-    signed = _verified(root, certificate)
+    signature = _signature_of(root)
+    certificate = _certificate(signature)
+    signed = _verified(root, signature, certificate)
     issued = _moment(signed.get("IssueInstant"), "issue-instant")
     _check_window(signed, issued, at, max_age, skew)
     issuer = text_of(signed.find("s:Issuer", _S))
@@ -390,3 +280,6 @@ def _read(signed: Element, certificate: x509.Certificate, issuer: str, issued: d
         homologation_id=_one(attributes, "LPS_ID_HOMOLOGATION_DMP"),
         certificate=certificate,
     )
+
+
+__all__ = ["Vihf", "VihfContent", "VihfError", "VihfSettings", "build_vihf", "verify_vihf"]

@@ -105,7 +105,8 @@ def _check_entry(info: zipfile.ZipInfo) -> None:
 
 def _expand(archive: zipfile.ZipFile, info: zipfile.ZipInfo, room: int, limits: XdmLimits) -> bytes:
     """The bytes of one entry, stopped as soon as they pass `room` or the ratio."""
-    pieces: list[bytes] = []
+    # A BytesIO gives its own buffer away: joining pieces would hold a large file twice.
+    held = io.BytesIO()
     total = 0
     with archive.open(info) as stream:
         while piece := stream.read(_CHUNK):
@@ -113,8 +114,8 @@ def _expand(archive: zipfile.ZipFile, info: zipfile.ZipInfo, room: int, limits: 
             bomb = total > limits.ratio_floor and total > limits.ratio * max(info.compress_size, 1)
             if total > room or bomb:
                 raise XdmError("too-large", "l'archive est trop volumineuse une fois décompressée", "expands too much")
-            pieces.append(piece)
-    return b"".join(pieces)
+            held.write(piece)
+    return held.getvalue()
 
 
 def _read_files(data: bytes, limits: XdmLimits) -> dict[str, bytes]:

@@ -4,16 +4,20 @@ Invariants
 * no DOCTYPE (hence no entity of any kind: XXE, billion laughs and quadratic blow-up have nothing to stand on);
 * UTF-8 only (CI-SIS "structuration minimale": UTF-8), so both parsers used here see the same characters;
 * bounded bytes, depth, number of elements, of attributes and of namespace declarations in scope (what canonicalising one
-  element costs grows with their square), all checked *before* a tree is built;
+  element costs grows with their square), all checked *before* a tree is built; a document whose bytes alone prove that
+  it is within them needs no reading for that (`_plainly_bounded`), its depth is then bounded by libxml2, and measured;
 * no network, no DTD, no XInclude, no style sheet: processing instructions are data.
 
 A first pass with expat refuses; only then lxml builds the tree (its own limits have to be lifted, `huge_tree`, because
-official documents carry text nodes of several megabytes).
+official documents carry text nodes of several megabytes). That first pass calls back for each element and costs three times
+the tree: small documents, most of what is read, go without it when counting characters is enough.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import cast
 from xml.parsers import expat
 
@@ -22,6 +26,12 @@ from lxml import etree
 Element = etree._Element
 
 XSI = "http://www.w3.org/2001/XMLSchema-instance"
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_IN_ATTRIBUTES = {"&": "&amp;", "<": "&lt;", '"': "&quot;", "\t": "&#x9;", "\n": "&#xA;", "\r": "&#xD;"}
+_NOT_MARKS = bytes(value for value in range(256) if value not in b"<=")
+_SMALL = 4 * 1024 * 1024
+_DECLARATION = re.compile(rb"<\?xml\s([^>?]*)\?>")
+_READABLE = re.compile(rb"""\sencoding\s*=\s*["'](?:utf-?8|us-ascii)["']""", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +106,60 @@ def _inspect(data: bytes, limits: XmlLimits) -> None:
         raise XmlError("xml-syntax", f"not well formed (line {error.lineno})") from None
 
 
+def _plainly_bounded(data: bytes, limits: XmlLimits) -> bool:
+    """Whether counting characters is enough to know that a small document passes no bound but, perhaps, the depth's.
+
+    Each count is an upper bound whatever the syntax: an element begins with `<`, an attribute has a `=` before the next `<`
+    (which cannot stand inside a tag), a namespace declaration holds `xmlns`."""
+    if len(data) > _SMALL or b"<!DOCTYPE" in data or data.count(b"xmlns") > limits.namespaces:
+        return False
+    if data.startswith(b"<?xml") and not _readable(data):
+        return False
+    marks = data.translate(None, _NOT_MARKS)
+    return marks.count(b"<") <= limits.elements and b"=" * (limits.attributes + 1) not in marks
+
+
+def _readable(data: bytes) -> bool:
+    """Whether the XML declaration announces no encoding, or one of ours."""
+    declaration = _DECLARATION.match(data)
+    if declaration is None:
+        return False
+    said = b" " + declaration[1]
+    return b"encoding" not in said or _READABLE.search(said) is not None
+
+
+@lru_cache(maxsize=32)
+def _deeper_than(depth: int) -> etree.XPath:
+    return etree.XPath(f"boolean({'/*' * (depth + 1)})")
+
+
+def _tree(data: bytes, *, huge: bool) -> Element:
+    """The tree of bounded bytes. Raises etree.XMLSyntaxError, ValueError."""
+    parser = etree.XMLParser(
+        encoding="utf-8",
+        resolve_entities=False,
+        no_network=True,
+        load_dtd=False,
+        dtd_validation=False,
+        attribute_defaults=False,
+        huge_tree=huge,
+    )
+    return etree.fromstring(data, parser)
+
+
+def _small_tree(data: bytes, limits: XmlLimits) -> Element | None:
+    """The tree of a small, plainly bounded document; None when anything at all speaks against it: the long way then says what.
+
+    Without `huge_tree`, libxml2 stops at 256 levels by itself."""
+    if not _plainly_bounded(data, limits):
+        return None
+    try:
+        root = _tree(data, huge=False)
+    except (etree.XMLSyntaxError, ValueError):
+        return None
+    return None if _deeper_than(limits.depth)(root) else root
+
+
 def parse_xml(data: bytes, limits: XmlLimits = DEFAULT_LIMITS) -> Element:
     """The root element of `data` (UTF-8, an optional BOM is tolerated).
 
@@ -108,18 +172,12 @@ def parse_xml(data: bytes, limits: XmlLimits = DEFAULT_LIMITS) -> Element:
         data.decode("utf-8")
     except UnicodeDecodeError:
         raise XmlError("xml-encoding", "only UTF-8 is accepted") from None
+    root = _small_tree(data, limits)
+    if root is not None:
+        return root
     _inspect(data, limits)
-    parser = etree.XMLParser(
-        encoding="utf-8",
-        resolve_entities=False,
-        no_network=True,
-        load_dtd=False,
-        dtd_validation=False,
-        attribute_defaults=False,
-        huge_tree=True,
-    )
     try:
-        return etree.fromstring(data, parser)
+        return _tree(data, huge=True)
     except (etree.XMLSyntaxError, ValueError):
         raise XmlError("xml-syntax", "not well formed") from None
 
@@ -154,7 +212,20 @@ def to_bytes(element: Element, *, declaration: bool = False) -> bytes:
 
 def is_xml_text(value: str) -> bool:
     """True when every character of `value` may appear in an XML 1.0 document."""
-    return all(
-        char in "\t\n\r" or "\x20" <= char <= "\ud7ff" or "\ue000" <= char <= "\ufffd" or char >= "\U00010000"
-        for char in value
-    )
+    return _FORBIDDEN.search(value) is None
+
+
+def escaped(value: str) -> str:
+    """Character data as canonical XML writes it (C14N §2.3). Raises XmlError(`xml-text`)."""
+    if not is_xml_text(value):
+        raise XmlError("xml-text", "a value holds characters that XML cannot carry")
+    return value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\r", "&#xD;")
+
+
+def escaped_attribute(value: str) -> str:
+    """The same between the double quotes of an attribute. Raises XmlError(`xml-text`)."""
+    if not is_xml_text(value):
+        raise XmlError("xml-text", "a value holds characters that XML cannot carry")
+    for character, written in _IN_ATTRIBUTES.items():
+        value = value.replace(character, written)
+    return value

@@ -1,6 +1,7 @@
 """The folder a session has selected, as the client knows it: arrays, and what the client has not been told yet.
 
-Invariant: sequence number = index + 1 in these arrays, and the arrays lose a message only when EXPUNGE is being sent.
+Invariants: sequence number = index + 1 in these arrays, and the arrays lose a message only when EXPUNGE is being sent; the
+columns are those of the whole process until this session has to change them, so that thousands idle in large folders.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from imap.errors import BadCommand
 from imap.places import Place
 from imap.sequences import SequenceSet
 from mailstore.model import Changes, FolderView, MessageChange
+
+_FLAGS = frozenset({"flags", "modseqs"})
+_ALL = _FLAGS | {"uids", "sizes", "dates", "blobs"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,8 @@ class Selected:
     keywords: frozenset[str]
     pending: set[int] = field(default_factory=set)
     found: tuple[int, ...] = ()
+    _own: frozenset[str] = frozenset()
+    """The columns of the view that are this session's own; others read the rest, which is copied before a change."""
 
     @property
     def folder_id(self) -> int:
@@ -86,10 +92,23 @@ class Selected:
         column = self.view.uids
         return [column[index] for index in indices]
 
+    def share(self) -> FolderView:
+        """The view, for a reader in another thread: what the session changes from here on, it copies first."""
+        self._own = frozenset()
+        view = self.view
+        return FolderView(view.folder, view.uids, view.modseqs, view.flags, view.sizes, view.dates, view.blobs)
+
+    def _take(self, columns: frozenset[str]) -> None:
+        """Makes these columns the session's own."""
+        for name in columns - self._own:
+            setattr(self.view, name, getattr(self.view, name)[:])
+        self._own |= columns
+
     def update(self, change: MessageChange) -> int | None:
         """Takes over flags and modseq the store has just given us; the index, or None when the message is unknown."""
         index = self.index_of(change.uid)
         if index is not None:
+            self._take(_FLAGS)
             self.view.flags[index] = change.flags
             self.view.modseqs[index] = change.modseq
         return index
@@ -113,6 +132,7 @@ class Selected:
         return News(numbers, vanished, self.count > before, tuple(changed))
 
     def _append(self, change: MessageChange) -> None:
+        self._take(_ALL)
         view = self.view
         view.uids.append(change.uid)
         view.modseqs.append(change.modseq)
@@ -122,6 +142,7 @@ class Selected:
         view.blobs.append(change.blob)
 
     def _remove_pending(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        self._take(_ALL)
         view = self.view
         gone = sorted(index for index in map(self.index_of, self.pending) if index is not None)
         uids = tuple(view.uids[index] for index in gone)

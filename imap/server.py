@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from imap import format as fmt
 from imap.channel import Channel
 from imap.errors import ConnectionGone
 from imap.limits import Limits
+from imap.listener import Listener
 from imap.session import Session
+from imap.warming import Warmer
 from imap.watcher import Watcher
 from mailstore import Account, Store
 
 TokenVerifier = Callable[[str, str, datetime], Account | None]
 """(address the client gave or "", bearer token, now) -> the mailbox it may enter, or None."""
+_K = TypeVar("_K")
+STOP_TIME = 3.0
+"""Seconds that sessions may take to end when the server stops."""
+_TURNED_AWAY = 64
+"""Connections too many that are told so at once; what comes beyond is cut without a handshake."""
 
 
 def _now() -> datetime:
@@ -61,15 +70,24 @@ class Registry:
         self._checked[account_id] = now + self._limits.account_check / 2
         return False
 
-    def leave(self, session: Session, address: str) -> None:
+    def leave(self, address: str) -> None:
         """The end of a connection that `enter` let in."""
         self._total -= 1
-        self._by_address -= Counter({address: 1})
+        _count_down(self._by_address, address)
+
+    def leave_account(self, session: Session) -> None:
+        """The end of a session's commands: another may take its place in its account."""
         account_id = self._accounts.pop(session, None)
         if account_id is not None:
-            self._by_account -= Counter({account_id: 1})
+            _count_down(self._by_account, account_id)
             if account_id not in self._by_account:
                 self._checked.pop(account_id, None)
+
+
+def _count_down(counts: Counter[_K], key: _K) -> None:
+    counts[key] -= 1
+    if counts[key] <= 0:
+        del counts[key]
 
 
 class ImapServer:
@@ -107,6 +125,7 @@ class ImapServer:
         self.logins = asyncio.Semaphore(self.limits.logins_at_once)
         self.searches = asyncio.Semaphore(self.limits.searches_at_once)
         self.watcher = Watcher(store)
+        self.warmer = Warmer(store, self.searches)
         self.tokens = tokens
         self.tokens_away = tokens_away
         self.compress = compress
@@ -115,55 +134,91 @@ class ImapServer:
         self._host = host
         self._port_tls = port_tls
         self._port_starttls = port_starttls
-        self._servers: list[asyncio.Server] = []
+        self._listeners: list[Listener] = []
+        self._turned_away = 0
         self._sessions: dict[asyncio.Task[None], Channel] = {}
 
     async def start(self) -> None:
         """Listens. `ports` then holds the implicit TLS port and, if asked for, the STARTTLS port. Raises OSError."""
-        loop = asyncio.get_running_loop()
-        self._servers.append(
-            await loop.create_server(
-                lambda: Channel(self._connected, tls=True),
-                self._host,
-                self._port_tls,
-                ssl=self.tls_context,
-                ssl_handshake_timeout=self.limits.handshake_time,
-            )
-        )
-        if self._port_starttls is not None:
-            self._servers.append(
-                await loop.create_server(lambda: Channel(self._connected, tls=False), self._host, self._port_starttls)
-            )
-        self.ports = tuple(server.sockets[0].getsockname()[1] for server in self._servers)
+        try:
+            self._listeners.append(await Listener.open(self._host, self._port_tls, self._accept_tls))
+            if self._port_starttls is not None:
+                self._listeners.append(await Listener.open(self._host, self._port_starttls, self._accept))
+        except OSError:
+            self._close_listeners()
+            raise
+        self.ports = tuple(listener.port for listener in self._listeners)
         self.watcher.start()
 
     async def stop(self) -> None:
         """Takes no more connections, says BYE to the others, and waits until they have ended."""
-        for server in self._servers:
-            server.close()
+        self._close_listeners()
         self.watcher.stop()
         for task, channel in list(self._sessions.items()):
             with contextlib.suppress(ConnectionGone):
                 await channel.write(fmt.status("*", "BYE", "UNAVAILABLE", "Server shutting down"), 1.0)
             task.cancel()
+        if self._sessions:
+            await asyncio.wait(self._sessions, timeout=STOP_TIME)
+        for channel in list(self._sessions.values()):
+            channel.abort()
         await asyncio.gather(*self._sessions, return_exceptions=True)
-        self._servers.clear()
+        await self.warmer.stop()
 
-    def _connected(self, channel: Channel) -> None:
-        task = asyncio.get_running_loop().create_task(self._serve(channel))
-        self._sessions[task] = channel
-        task.add_done_callback(lambda done: self._sessions.pop(done, None))
+    def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
 
-    async def _serve(self, channel: Channel) -> None:
-        address = channel.peer
-        if not self.registry.enter(address):
-            with contextlib.suppress(ConnectionGone):
-                await channel.write(fmt.status("*", "BYE", "LIMIT", "Too many connections"), 1.0)
-            channel.close()
+    def _accept(self, accepted: socket.socket, peer: str) -> None:
+        self._begin(Channel(accepted, peer), tls=False)
+
+    def _accept_tls(self, accepted: socket.socket, peer: str) -> None:
+        self._begin(Channel(accepted, peer), tls=True)
+
+    def _begin(self, channel: Channel, *, tls: bool) -> None:
+        # Counted before the handshake, which is what costs most and what anybody may ask for.
+        if self.registry.enter(channel.peer):
+            conversation = self._serve(channel, tls=tls)
+        elif self._turned_away < _TURNED_AWAY:
+            conversation = self._turn_away(channel, tls=tls)
+        else:
+            channel.abort()
             return
-        session = Session(self, channel)
+        task = asyncio.get_running_loop().create_task(conversation)
+        self._sessions[task] = channel
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._sessions.pop(task, None)
+
+    async def _serve(self, channel: Channel, *, tls: bool) -> None:
         try:
-            await session.run()
+            if tls:
+                await channel.start_tls(self.tls_context, self.limits.handshake_time)
+            session = Session(self, channel)
+            try:
+                await session.run()
+            finally:
+                self.registry.leave_account(session)
+        except ConnectionGone:
+            return
         finally:
-            self.registry.leave(session, address)
-            channel.close()
+            try:
+                await channel.close()
+            finally:
+                self.registry.leave(channel.peer)
+
+    async def _turn_away(self, channel: Channel, *, tls: bool) -> None:
+        """Says that there are too many connections, to a few at a time."""
+        self._turned_away += 1
+        try:
+            if tls:
+                await channel.start_tls(self.tls_context, self.limits.handshake_time)
+            await channel.write(fmt.status("*", "BYE", "LIMIT", "Too many connections"), 1.0)
+            await channel.close()
+        except ConnectionGone:
+            return
+        finally:
+            self._turned_away -= 1
+            channel.abort()

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from imap.errors import Refused
-from imap.places import folder_at, place_of
-from mailstore import Upload
-from mailstore.model import MessageTooLarge, NoSuchFolder, OverQuota
+from imap.places import Place, folder_at, place_of
+from mailstore import Store, Upload
+from mailstore.model import Account, MessageTooLarge, NoSuchFolder, OverQuota
 
 if TYPE_CHECKING:
     from imap.session import Session
@@ -38,13 +38,19 @@ class UploadSink:
             code = "UNKNOWN-CTE" if self._binary else "CANNOT"
             raise Refused(code, "A message with NUL octets is not stored")
         try:
-            await self._session.call(self.upload.write, data)
+            if self.upload.stays_in_memory(len(data)):
+                self.upload.write(data)
+            else:
+                await self._session.call(self.upload.write, data)
         except MessageTooLarge as error:
             raise Refused("TOOBIG", str(error)) from None
 
     async def discard(self) -> None:
         """Forgets the message, unless it was stored."""
-        await self._session.call(self.upload.discard)
+        if self.upload.on_disk:
+            await self._session.call(self.upload.discard)
+        else:
+            self.upload.discard()
 
 
 async def open_sink(session: Session, name: str, size: int, *, binary: bool) -> UploadSink:
@@ -52,12 +58,30 @@ async def open_sink(session: Session, name: str, size: int, *, binary: bool) -> 
     right to add to it, no room; the client has sent nothing of it yet, when it waits for the invitation."""
     if not size:
         raise Refused("CANNOT", "An empty message is not stored")
-    try:
-        place = await session.call(place_of, session.store, session.account, name)
-        await session.call(folder_at, session.store, place, "i")
-    except NoSuchFolder:
-        raise Refused("TRYCREATE", "Ce dossier n'existe pas. / No such folder.") from None
-    quota = await session.call(session.store.quota, place.owner)
+    await session.call(check_target, session.store, session.account, name, size)
+    return UploadSink(session, session.store.upload(session.limits.message_size), binary=binary)
+
+
+def check_target(store: Store, account: Account, name: str, size: int) -> None:
+    """Refuses what need not even come. Raises as `open_sink`."""
+    place = target_of(store, account, name)
+    quota = store.quota(place.owner)
     if quota.bytes_limit is not None and quota.bytes_used + size > quota.bytes_limit:
         raise OverQuota("La boîte est pleine. / The mailbox is full.")
-    return UploadSink(session, await session.call(session.store.upload, session.limits.message_size), binary=binary)
+
+
+def target_of(store: Store, account: Account, name: str, *, again: bool = False) -> Place:
+    """Where messages may be added. With `again`, one's own folder is not looked for: adding to it will. Raises Refused,
+    StoreError."""
+    try:
+        place = place_of(store, account, name)
+        if place.viewer is not None or not again:
+            folder_at(store, place, "i")
+    except NoSuchFolder:
+        raise no_target() from None
+    return place
+
+
+def no_target() -> Refused:
+    """The refusal of a folder that is not there (RFC 9051 §6.3.12)."""
+    return Refused("TRYCREATE", "Ce dossier n'existe pas. / No such folder.")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from imap.bell import Bell
 from mailstore import Store
 from mailstore.model import ChangeKind, Changes, StoreChange
 
@@ -20,14 +21,14 @@ class Watch:
 
     __slots__ = ("_bell", "changed")
 
-    def __init__(self, bell: asyncio.Event) -> None:
+    def __init__(self, bell: Bell) -> None:
         self._bell = bell
         self.changed = True
 
     def ring(self) -> None:
         """Wakes the session."""
         self.changed = True
-        self._bell.set()
+        self._bell.ring()
 
 
 @dataclass(slots=True)
@@ -69,7 +70,7 @@ class Watcher:
             self._unsubscribe()
 
     @contextmanager
-    def watching(self, folder_id: int, bell: asyncio.Event) -> Iterator[Watch]:
+    def watching(self, folder_id: int, bell: Bell) -> Iterator[Watch]:
         """A watch whose bell is rung whenever the folder changes."""
         watch = Watch(bell)
         # A list cannot have been asked for before this watch began and hold less than it wants: a bell clears it.

@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 import secrets
 import threading
+from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from argon2.profiles import RFC_9106_LOW_MEMORY
-from sqlalchemy import insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from mailstore.core import Core, clean
@@ -24,7 +25,7 @@ from mailstore.folders import insert_folder, subscribe_name
 from mailstore.model import Account, MailboxKind, StoreError
 from mailstore.senders import write_scram
 from mailstore.sql import AnyRow
-from mailstore.tables import accounts
+from mailstore.tables import accounts, erased_accounts
 
 PASSWORD_LIMIT = 1024  # characters; Argon2 reads everything it is given
 DEFAULT_FOLDERS = (
@@ -62,7 +63,8 @@ class AccountVerbs(Core):
         at: datetime,
     ) -> Account:
         """Create a mailbox with its default folders (RFC 6154 special uses). `client_key` is the SHA-256 of a
-        SubjectPublicKeyInfo. Raises StoreError when the address or the client key is taken or malformed."""
+        SubjectPublicKeyInfo. Raises StoreError when the address or the client key is taken or malformed, or the address
+        was that of another holder's mailbox, now erased."""
         address = address.strip().lower()
         if not _ADDRESS.match(address) or len(address) > 254:
             raise StoreError("Adresse de boîte invalide. / Malformed mailbox address.")
@@ -81,6 +83,7 @@ class AccountVerbs(Core):
         }
         try:
             with self._db.write() as connection:
+                _refuse_erased(connection, address, row["national_id"])
                 account_id = connection.execute(insert(accounts).values(row).returning(accounts.c.id)).scalar_one()
                 for number, (name, special_use) in enumerate(DEFAULT_FOLDERS, validity):
                     insert_folder(connection, self._names, account_id, name, special_use, number)
@@ -103,9 +106,15 @@ class AccountVerbs(Core):
 
     def find_account(self, address: str) -> Account | None:
         """The mailbox of this address, active or not."""
+        return self.find_accounts([address])[0]
+
+    def find_accounts(self, addresses: Sequence[str]) -> list[Account | None]:
+        """As `find_account` for each of several addresses, in one look."""
+        logins = [_login(address) for address in addresses]
         with self._db.read() as connection:
-            row = connection.execute(select(*ACCOUNT_COLUMNS).where(accounts.c.address == _login(address))).first()
-        return None if row is None else to_account(row)
+            rows = connection.execute(_BY_ADDRESS, {"addresses": list(set(logins))}).all()
+        found = {row.address: to_account(row) for row in rows}
+        return [found.get(login) for login in logins]
 
     def account_for_client_key(self, spki_sha256: bytes) -> Account | None:
         """The active mailbox whose client certificate carries this public key (SHA-256 of SubjectPublicKeyInfo)."""
@@ -142,6 +151,17 @@ class AccountVerbs(Core):
                 raise StoreError("Boîte inconnue. / Unknown mailbox.")
 
 
+def _refuse_erased(connection: Connection, address: str, national_id: object) -> None:
+    """Raises StoreError when an address was that of somebody else's mailbox, now erased."""
+    statement = select(erased_accounts.c.national_id).where(erased_accounts.c.address == address)
+    before = connection.execute(statement).scalar()
+    if before is not None and before != national_id:
+        raise StoreError(
+            f"L'adresse {address} a été celle d'un autre titulaire : elle n'est pas réattribuée. / Address {address} was "
+            "somebody else's: it is not given again."
+        )
+
+
 ACCOUNT_COLUMNS = (
     accounts.c.id,
     accounts.c.address,
@@ -151,6 +171,7 @@ ACCOUNT_COLUMNS = (
     accounts.c.active,
     accounts.c.created_at,
 )
+_BY_ADDRESS = select(*ACCOUNT_COLUMNS).where(accounts.c.address.in_(bindparam("addresses", expanding=True)))
 
 
 def to_account(row: AnyRow) -> Account:

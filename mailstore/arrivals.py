@@ -30,7 +30,7 @@ from mailstore.quotas import check_quota
 from mailstore.spool import ContentWriter
 from mailstore.sql import AnyRow, insert_missing
 from mailstore.tables import contents, folders, holdings, messages, seen_by
-from mailstore.threads import HEADER_LIMIT, Links, join_thread, links
+from mailstore.threads import HEADER_LIMIT, Links, join_threads, links
 from mailstore.uploads import Upload
 
 SUMMARY_LIMIT = 8 * 1024 * 1024
@@ -76,14 +76,18 @@ class Prepared:
     links: Links
     blob: str = ""
     summary: bytes | None = None
+    thread_id: int = 0
 
 
 class Arrivals(Core):
     """Writing messages into folders."""
 
     def upload(self, limit: int) -> Upload:
-        """Begin a content of at most `limit` bytes that a client sends. Raises StoreUnavailable."""
-        return Upload(ContentWriter(*self._blobs.fresh()), limit)
+        """Begin a content of at most `limit` bytes that a client sends."""
+        return Upload(self._fresh_writer, limit, self._room)
+
+    def _fresh_writer(self) -> ContentWriter:
+        return ContentWriter(*self._blobs.fresh())
 
     def append(
         self,
@@ -116,6 +120,7 @@ class Arrivals(Core):
 
         def write(transaction: Transaction, prepared: Sequence[Prepared]) -> tuple[int, list[int]]:
             row = self._find(transaction.connection, account_id, folder_name)
+            self._enter_contents(transaction.connection, account_id, prepared)
             uids = self._add(transaction, row.id, account_id, prepared, at, viewer)
             return row.uid_validity, uids
 
@@ -177,7 +182,8 @@ class Arrivals(Core):
         flags, content = normalise(new.flags), new.content
         if isinstance(content, Upload):
             content = content.finish()
-            made.append(content.blob)
+            if isinstance(content, Stored):
+                made.append(content.blob)
         size = len(content) if isinstance(content, bytes) else content.size
         digest = self._content_digest(account_id, content)
         return Prepared(new, content, flags, size, digest, self._links(content))
@@ -200,6 +206,28 @@ class Arrivals(Core):
         for one in prepared:
             one.blob = held.get(one.digest) or missing[one.digest].blob
 
+    def _enter_contents(self, connection: Connection, account_id: int, prepared: Sequence[Prepared]) -> None:
+        """Settle which blob each message has (one that appeared meanwhile, or its own, which then gets its row) and which
+        thread. To be called before any folder is held (`core`: the order of locks)."""
+        held = self._held(connection, account_id, {one.digest for one in prepared})
+        fresh: dict[bytes, Prepared] = {}
+        for one in prepared:
+            if (blob := held.get(one.digest)) is not None:
+                one.blob = blob
+            else:
+                one.blob = fresh.setdefault(one.digest, one).blob
+        if fresh:
+            rows = [fresh[digest] for digest in sorted(fresh)]
+            found = [self._content_row(one.blob, one.size, one.summary, one.links.message_id) for one in rows]
+            self._insert_contents(connection, found)
+            holding = [{"account_id": account_id, "digest": one.digest, "blob": one.blob} for one in rows]
+            connection.execute(_INSERT_HOLDING, holding)
+        threads = join_threads(
+            connection, account_id, [self._thread_digests(account_id, one.links) for one in prepared]
+        )
+        for one, thread_id in zip(prepared, threads, strict=True):
+            one.thread_id = thread_id
+
     def _add(
         self,
         transaction: Transaction,
@@ -209,9 +237,8 @@ class Arrivals(Core):
         at: datetime,
         viewer: int | None,
     ) -> list[int]:
-        """Write the rows of prepared messages; returns their UIDs."""
+        """Write the rows of settled messages; returns their UIDs."""
         connection = transaction.connection
-        self._take_held(connection, account_id, prepared)
         own = viewer is None or viewer == account_id
         rows = [
             {
@@ -220,7 +247,7 @@ class Arrivals(Core):
                 "date": one.message.date,
                 "blob": one.blob,
                 "saved_at": at,
-                "thread_id": self._thread(connection, account_id, one.links),
+                "thread_id": one.thread_id,
             }
             for one in prepared
         ]
@@ -232,26 +259,19 @@ class Arrivals(Core):
         transaction.touch(ChangeKind.FOLDER, [folder_id])
         return uids
 
-    def _take_held(self, connection: Connection, account_id: int, prepared: Sequence[Prepared]) -> None:
-        """Settle which blob each message has: one that appeared meanwhile, or its own, which then gets its row."""
-        held = self._held(connection, account_id, {one.digest for one in prepared})
-        for one in prepared:
-            if (blob := held.get(one.digest)) is not None:
-                one.blob = blob
-                continue
-            self._insert_content(connection, one.blob, one.size, one.summary, one.links.message_id)
-            row = {"account_id": account_id, "digest": one.digest, "blob": one.blob}
-            connection.execute(_INSERT_HOLDING, row)
-            held[one.digest] = one.blob
-
     def _held(self, connection: Connection, account_id: int, digests: Iterable[bytes]) -> dict[bytes, str]:
         wanted = {"account": account_id, "digests": list(digests)}
         return {row[0]: row[1] for row in connection.execute(_HELD, wanted)}
 
-    def _hold(self, connection: Connection, account_id: int, content: Content, blob: str) -> None:
-        """Remember that a mailbox holds a content delivered to it."""
-        row = {"account_id": account_id, "digest": self._content_digest(account_id, content), "blob": blob}
-        connection.execute(insert_missing(connection, holdings).values(row))
+    def _hold(self, connection: Connection, held: Iterable[tuple[int, Content, str]]) -> None:
+        """Remember which mailboxes hold which contents delivered to them: (account, content, blob)."""
+        rows = [
+            {"account_id": account_id, "digest": self._content_digest(account_id, content), "blob": blob}
+            for account_id, content, blob in held
+        ]
+        if rows:
+            rows.sort(key=lambda row: (row["account_id"], row["digest"]))  # one order for all writers
+            connection.execute(insert_missing(connection, holdings), rows)
 
     def _content_digest(self, account_id: int, content: Content) -> bytes:
         plain = content.digest if isinstance(content, Stored) else hashlib.sha256(content).digest()
@@ -260,12 +280,11 @@ class Arrivals(Core):
     def _links(self, content: Content) -> Links:
         return links(content if isinstance(content, bytes) else self._blobs.read(content.blob, 0, HEADER_LIMIT))
 
-    def _thread(self, connection: Connection, account_id: int, found: Links) -> int:
-        digests = [
+    def _thread_digests(self, account_id: int, found: Links) -> list[bytes]:
+        return [
             hmac.digest(self._fingerprint_key, b"thread\x00%d\x00" % account_id + one.encode(), hashlib.sha256)[:16]
             for one in (*found.references, *filter(None, [found.message_id]))
         ]
-        return join_thread(connection, account_id, digests)
 
     def _summary_of(self, content: Content) -> bytes:
         """The summary of a content; empty for one too large to be held in memory, which its first reader summarises."""
@@ -276,9 +295,16 @@ class Arrivals(Core):
     def _insert_content(
         self, connection: Connection, blob: str, size: int, summary: bytes | None, message_id: str = ""
     ) -> None:
+        connection.execute(_INSERT_CONTENT, self._content_row(blob, size, summary, message_id))
+
+    def _content_row(self, blob: str, size: int, summary: bytes | None, message_id: str) -> dict[str, object]:
         sealed = None if summary is None else self._fields.seal(summary, summary_aad(blob))
-        row = {"blob": blob, "size": size, "sealed_summary": sealed, "message_id": clean_message_id(message_id)}
-        connection.execute(_INSERT_CONTENT, row)
+        return {"blob": blob, "size": size, "sealed_summary": sealed, "message_id": clean_message_id(message_id)}
+
+    def _insert_contents(self, connection: Connection, rows: Sequence[dict[str, object]]) -> None:
+        """Rows of `_content_row`."""
+        if rows:
+            connection.execute(_INSERT_CONTENT, rows)
 
     def _insert_messages(self, connection: Connection, folder_id: int, rows: Sequence[dict[str, Any]]) -> Inserted:
         """Give UIDs and one modseq to `rows` (flags as a set, size, date, blob, saved_at, thread_id) in this folder, whose

@@ -57,16 +57,24 @@ class AuditVerbs(Core):
         ]
 
 
+_INSERT = insert(audit)
+
+
 def insert_events(
     connection: Connection, events: Sequence[Event], submission_id: str, message_id: str, at: datetime
 ) -> None:
     """Write events in the transaction they tell of."""
-    if not events:
-        return
-    common = {"at": at, "submission_id": clean(submission_id, 64), "message_id": clean_message_id(message_id)}
-    connection.execute(
-        insert(audit), [{**common, "name": clean(event.name, 64), "detail": _detail(event)} for event in events]
-    )
+    insert_all_events(connection, [(submission_id, message_id, events)], at)
+
+
+def insert_all_events(connection: Connection, told: Sequence[tuple[str, str, Sequence[Event]]], at: datetime) -> None:
+    """As `insert_events` for several messages: (submission id, Message-ID, events)."""
+    rows = []
+    for submission_id, message_id, events in told:
+        common = {"at": at, "submission_id": clean(submission_id, 64), "message_id": clean_message_id(message_id)}
+        rows += [{**common, "name": clean(event.name, 64), "detail": _detail(event)} for event in events]
+    if rows:
+        connection.execute(_INSERT, rows)
 
 
 def _detail(event: Event) -> str:

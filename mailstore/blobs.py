@@ -4,7 +4,8 @@ Invariants:
 * no clear byte reaches the disk: content is encrypted in memory, in 64 KiB chunks, under a data key of its own which the
   master key wraps;
 * a blob's content is written once and never changed, only its wrapped key may be (`rewrap`): temporary name, fsync,
-  rename, fsync of the folder. A name without `.tmp` is a whole blob;
+  rename, fsync of the folder; small ones are made durable together by a journal (`blobjournal`). A name without `.tmp` is a
+  whole blob;
 * each chunk authenticates the blob's id, its index and whether it is the last; the wrapped key authenticates the id and
   the total size. Truncation, lengthening, reordering, and exchange between blobs are all detected (BlobDamaged).
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -25,10 +26,15 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from mailstore.blobjournal import BlobJournal, replay
 from mailstore.crypto import KEY_SIZE, NONCE_SIZE, TAG_SIZE, KeyRing, Purpose, SealBroken, derive_key, sync_folder
 from mailstore.model import BlobDamaged, NoSuchMessage, StoreUnavailable
 
 CHUNK = 64 * 1024
+SMALL = CHUNK
+"""Octets of the largest content that goes through the journal."""
+_AT_ONCE = 4
+"""Chunks that a reader of a whole content has in hand."""
 MAGIC = b"CADBLOB1"
 WRAPPED_SIZE = NONCE_SIZE + KEY_SIZE + TAG_SIZE
 HEADER_SIZE = len(MAGIC) + 8 + WRAPPED_SIZE
@@ -37,7 +43,7 @@ _TEMPORARY = re.compile(r"[0-9a-f]{32}\.tmp\Z")
 
 
 class BlobStore:
-    """A folder of encrypted blobs. Thread safe, and safe between processes: it keeps no state but the key."""
+    """A folder of encrypted blobs. Thread safe, and safe between processes."""
 
     def __init__(self, folder: Path, key: bytes | KeyRing) -> None:
         """Open (and create when missing) the folder with its 256 sub-folders. `key` is a ring, or a master key from which
@@ -52,8 +58,14 @@ class BlobStore:
                     (folder / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
                 sync_folder(folder)
                 sync_folder(folder.parent)
+            self._journal = BlobJournal(folder / "journal", self._path)
+            replay(folder / "journal", self._path, _same)
         except OSError as error:
             raise _unavailable("ouvrir", "open", error) from error
+
+    def close(self) -> None:
+        """Have every blob durable by its own file. Never raises: what could not be done is done at the next opening."""
+        self._journal.settle()
 
     def write(self, content: bytes) -> str:
         """Encrypt and store `content`; when this returns, it survives a crash. Returns the blob's id (32 hex digits).
@@ -63,18 +75,18 @@ class BlobStore:
         return self.write_all([content])[0]
 
     def write_all(self, contents: Sequence[bytes]) -> list[str]:
-        """As `write` for several contents, with one sync of their common sub-folder. Raises StoreUnavailable: then none
-        is left behind."""
+        """As `write` for several contents: the small ones with one sync in all, the others with one of their common
+        sub-folder besides their own. Raises StoreUnavailable: then none is left behind."""
         prefix = secrets.token_hex(1)
         blobs = [prefix + secrets.token_hex(15) for _ in contents]
         try:
             try:
-                for blob, content in zip(blobs, contents, strict=True):
-                    final = self._path(blob)
-                    self._write_file(final.with_suffix(".tmp"), blob, content)
-                    final.with_suffix(".tmp").rename(final)
-                if blobs:
-                    sync_folder(self._folder / prefix)
+                self._write_large([one for one in zip(blobs, contents, strict=True) if len(one[1]) > SMALL])
+                small = [
+                    (blob, content) for blob, content in zip(blobs, contents, strict=True) if len(content) <= SMALL
+                ]
+                if small:
+                    self._journal.append([(blob, b"".join(self._octets(blob, content))) for blob, content in small])
             except BaseException:
                 for final in map(self._path, blobs):
                     for leftover in (final.with_suffix(".tmp"), final):
@@ -85,20 +97,32 @@ class BlobStore:
             raise _unavailable("écrire", "write", error) from error
         return blobs
 
+    def _write_large(self, contents: Sequence[tuple[str, bytes]]) -> None:
+        for blob, content in contents:
+            final = self._path(blob)
+            self._write_file(final.with_suffix(".tmp"), blob, content)
+            final.with_suffix(".tmp").rename(final)
+        for folder in {self._path(blob).parent for blob, _ in contents}:
+            sync_folder(folder)
+
     def _write_file(self, path: Path, blob: str, content: bytes) -> None:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb", buffering=4 * CHUNK) as file:
+            file.writelines(self._octets(blob, content))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _octets(self, blob: str, content: bytes) -> Iterator[bytes]:
+        """What the file of a blob holds: its header, then its chunks."""
         data_key = AESGCM.generate_key(bit_length=8 * KEY_SIZE)
         cipher = AESGCM(data_key)
         size = len(content)
         total = _chunks(size)
         view = memoryview(content)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb", buffering=4 * CHUNK) as file:
-            file.write(MAGIC + size.to_bytes(8, "big") + self._ring.seal(data_key, key_aad(blob, size)))
-            for index in range(total):
-                piece = view[index * CHUNK : (index + 1) * CHUNK]
-                file.write(cipher.encrypt(chunk_nonce(index), piece, chunk_aad(blob, index, index == total - 1)))
-            file.flush()
-            os.fsync(file.fileno())
+        yield MAGIC + size.to_bytes(8, "big") + self._ring.seal(data_key, key_aad(blob, size))
+        for index in range(total):
+            piece = view[index * CHUNK : (index + 1) * CHUNK]
+            yield cipher.encrypt(chunk_nonce(index), piece, chunk_aad(blob, index, index == total - 1))
 
     def read(self, blob: str, start: int = 0, stop: int | None = None) -> bytes:
         """Bytes `start` to `stop` of a blob, as a slice of non-negative bounds; only the chunks needed are decrypted.
@@ -131,6 +155,30 @@ class BlobStore:
                     )
                 )
             return b"".join(pieces)[start - first * CHUNK : max(end - first * CHUNK, 0)]
+        except (InvalidTag, SealBroken):
+            raise _damaged(blob) from None
+        except OSError as error:
+            raise _unavailable("lire", "read", error) from error
+        finally:
+            os.close(handle)
+
+    def stream(self, blob: str, start: int = 0) -> Iterator[bytes]:
+        """The content from `start` on, a few chunks at a time; the file is opened once. Raises as `read`."""
+        handle = self._open(blob)
+        try:
+            size, cipher = self._read_header(handle, blob)
+            total = _chunks(size)
+            skip = start % CHUNK
+            for first in range(start // CHUNK, total, _AT_ONCE):
+                sealed = memoryview(os.pread(handle, _AT_ONCE * (CHUNK + TAG_SIZE), _offset(first)))
+                pieces = []
+                for index in range(first, min(first + _AT_ONCE, total)):
+                    at = (index - first) * (CHUNK + TAG_SIZE)
+                    aad = chunk_aad(blob, index, index == total - 1)
+                    pieces.append(cipher.decrypt(chunk_nonce(index), sealed[at : at + CHUNK + TAG_SIZE], aad))
+                data, skip = b"".join(pieces)[skip:], 0
+                if data:
+                    yield data
         except (InvalidTag, SealBroken):
             raise _damaged(blob) from None
         except OSError as error:
@@ -193,6 +241,7 @@ class BlobStore:
         `referenced` must have been read after `older_than`: a blob written since then is never touched, so that an
         acceptance in progress loses nothing. Returns the number of files removed. Raises StoreUnavailable.
         """
+        self._journal.settle()  # what was removed does not stay in a journal either
         limit = older_than.timestamp()
         removed = 0
         try:
@@ -258,6 +307,12 @@ def key_aad(blob: str, size: int) -> bytes:
 def chunk_aad(blob: str, index: int, last: bool) -> bytes:
     """What a chunk is bound to."""
     return MAGIC + blob.encode("ascii") + index.to_bytes(8, "big") + (b"\x01" if last else b"\x00")
+
+
+def _same(found: bytes, journaled: bytes) -> bool:
+    """Whether a file is what its journal says; its key may have been wrapped anew since (`rewrap`, which syncs)."""
+    start = len(MAGIC) + 8
+    return found[:start] == journaled[:start] and found[HEADER_SIZE:] == journaled[HEADER_SIZE:]
 
 
 def _written(path: Path) -> float:

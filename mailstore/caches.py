@@ -1,4 +1,4 @@
-"""A bounded memory of values that can be had again. Thread safe."""
+"""Bounded memory: of values that can be had again, and of what is on its way. Thread safe."""
 
 from __future__ import annotations
 
@@ -32,3 +32,24 @@ class Bounded(Generic[_K, _V]):
                 oldest = next(iter(self._sizes))
                 del self.values[oldest]
                 self._held -= self._sizes.pop(oldest)
+
+
+class Room:
+    """What the uploads of a process may hold in memory together. Thread safe."""
+
+    def __init__(self, limit: int) -> None:
+        self._lock = threading.Lock()
+        self._left = limit
+
+    def take(self, size: int) -> bool:
+        """Whether there is room for `size` octets more; takes it if so."""
+        with self._lock:
+            if size > self._left:
+                return False
+            self._left -= size
+            return True
+
+    def give(self, size: int) -> None:
+        """Gives back what was taken."""
+        with self._lock:
+            self._left += size

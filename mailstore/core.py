@@ -4,7 +4,10 @@ Invariants:
 * a subscriber hears of a change only after its commit, and a failing subscriber never makes a committed change fail;
   what is told here is written to the feed in the transaction itself, for the other processes;
 * blobs written for a transaction that did not happen are removed, unless the commit itself is in doubt: then they stay
-  for the sweep to judge.
+  for the sweep to judge;
+* on PostgreSQL every transaction takes its locks in one order, so that none waits for another that waits for it: rows found
+  by a digest (contents and holdings of new messages, then threads), each kind in the order of its digests; folders by id;
+  messages, `\\Seen` and log of those folders; contents that lose their last reference, by blob.
 """
 
 from __future__ import annotations
@@ -21,18 +24,20 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, exists, insert, 
 from sqlalchemy.exc import IntegrityError
 
 from mailstore.blobs import BlobStore
-from mailstore.caches import Bounded
+from mailstore.caches import Bounded, Room
 from mailstore.database import Database
 from mailstore.feed import Feed
 from mailstore.groups import CommitUncertain
 from mailstore.keyring import Keys
 from mailstore.model import ChangeKind, StoreChange, StoreError
 from mailstore.names import Names
+from mailstore.signatures import Signatures
 from mailstore.tables import contents, deposits, discarded, holdings, messages, outgoing, search_index
 from mailstore.views import Views
 
 SIGNATURES_KEPT = 256 * 1024 * 1024  # bytes of search signatures in memory
 TEXTS_KEPT = 128 * 1024 * 1024  # bytes of search texts in memory
+HELD_AT_ONCE = 64 * 1024 * 1024  # octets of small contents on their way, in memory
 BATCH = 500  # values per IN list: far under the limits of both databases
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
@@ -69,8 +74,9 @@ class Core:
         self._index = index
         self._clock = clock
         self._feed = Feed(database)
+        self._room = Room(HELD_AT_ONCE)
         self._views = Views()
-        self._signatures: Bounded[str, bytes] = Bounded(SIGNATURES_KEPT)
+        self._signatures = Signatures(SIGNATURES_KEPT)
         self._readings: dict[tuple[int, int, int, str], Any] = {}
         self._readings_lock = threading.Lock()
         self._readings_timer: threading.Timer | None = None
@@ -126,6 +132,7 @@ class Core:
         now = self._clock()
         for batch in batches(sorted(set(blobs)), BATCH):
             statement = select(contents.c.blob).where(contents.c.blob.in_(batch), unreferenced())
+            statement = statement.order_by(contents.c.blob).with_for_update()
             orphans = list(connection.execute(statement).scalars())
             if not orphans:
                 continue

@@ -75,9 +75,7 @@ class Feed:
             ]
             connection.execute(_NOTIFY, payloads)
             return
-        last = 0
-        for row in rows:
-            last = connection.execute(_PUBLISH, row).scalar_one()
+        last = max(connection.execute(_PUBLISH, rows).scalars())
         if last % 1000 < len(rows):
             connection.execute(delete(feed).where(feed.c.id < last - KEPT))
 

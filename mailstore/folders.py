@@ -10,7 +10,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, exists, func, insert, literal, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Select,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
 from mailstore.core import Core
@@ -28,15 +41,15 @@ class FolderVerbs(Core):
     def folders(self, account_id: int, viewer: int | None = None) -> list[Folder]:
         """Every folder of the mailbox, by name, with its counts; `unseen` is the viewer's own when one is given."""
         with self._db.read() as connection:
-            rows = connection.execute(_selected(viewer, folders.c.account_id == account_id)).all()
+            rows = connection.execute(_OF_ACCOUNT[viewer is not None], {"account": account_id, "viewer": viewer}).all()
         return sorted((self._folder(row, viewer) for row in rows), key=lambda folder: folder.name)
 
     def folder(self, account_id: int, name: str, viewer: int | None = None) -> Folder:
         """One folder by name. Raises NoSuchFolder."""
         digest = self._names.digest(account_id, canonical_name(name))
-        condition = (folders.c.account_id == account_id, folders.c.name_digest == digest)
+        wanted = {"account": account_id, "named": digest, "viewer": viewer}
         with self._db.read() as connection:
-            row = connection.execute(_selected(viewer, *condition)).first()
+            row = connection.execute(_BY_NAME[viewer is not None], wanted).first()
         if row is None:
             raise no_such_folder()
         return self._folder(row, viewer)
@@ -158,7 +171,7 @@ class FolderVerbs(Core):
             return self._read_folder(connection, folder_id, viewer)
 
     def _read_folder(self, connection: Connection, folder_id: int, viewer: int | None = None) -> Folder:
-        row = connection.execute(_selected(viewer, folders.c.id == folder_id)).first()
+        row = connection.execute(_BY_ID[viewer is not None], {"folder": folder_id, "viewer": viewer}).first()
         if row is None:
             raise no_such_folder()
         return self._folder(row, viewer)
@@ -258,18 +271,23 @@ def subscribe_name(connection: Connection, names: Names, account_id: int, name: 
     connection.execute(insert_missing(connection, subscriptions).values(row))
 
 
-def _selected(viewer: int | None, *conditions: ColumnElement[bool]) -> Select[tuple[object, ...]]:
-    """The rows of folders as `_folder` wants them."""
+def _selected(*conditions: ColumnElement[bool]) -> tuple[Select[tuple[object, ...]], Select[tuple[object, ...]]]:
+    """The rows of folders as `_folder` wants them: without a viewer, and with one."""
     named = exists().where(
         subscriptions.c.account_id == folders.c.account_id, subscriptions.c.name_digest == folders.c.name_digest
     )
     columns: list[Any] = [folders, named.label("subscribed")]
-    if viewer is not None:
-        own = select(func.count()).select_from(seen_by)
-        own = own.where(seen_by.c.folder_id == folders.c.id, seen_by.c.account_id == viewer)
-        columns.append(own.scalar_subquery().label("own_seen"))
-    statement: Select[tuple[object, ...]] = select(*columns).where(*conditions)
-    return statement
+    own = select(func.count()).select_from(seen_by)
+    own = own.where(seen_by.c.folder_id == folders.c.id, seen_by.c.account_id == bindparam("viewer", type_=BigInteger))
+    plain: Select[tuple[object, ...]] = select(*columns).where(*conditions)
+    viewed: Select[tuple[object, ...]] = select(*columns, own.scalar_subquery().label("own_seen")).where(*conditions)
+    return plain, viewed
+
+
+# Made once: putting these statements together takes longer than running them.
+_OF_ACCOUNT = _selected(folders.c.account_id == bindparam("account"))
+_BY_NAME = _selected(folders.c.account_id == bindparam("account"), folders.c.name_digest == bindparam("named"))
+_BY_ID = _selected(folders.c.id == bindparam("folder"))
 
 
 def _folder_exists() -> FolderExists:

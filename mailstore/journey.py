@@ -2,7 +2,8 @@
 
 Invariants (DESIGN, journey step 4):
 * blobs are synced before the transaction; one transaction holds messages, outgoing rows, deposits and audit. When
-  `accept` returns, all of it survives a crash; when it raises, none of it is there;
+  `accept` returns, all of it survives a crash; when it raises, none of it is there. Several messages may share the
+  transaction (`accept_all`): each has its own answer;
 * the same hand-over (direction, principal, sender, recipients, bytes) is accepted once: a sender that missed our answer
   and repeats itself gets the first answer again. The fingerprint is keyed: it tells nothing of the content.
 """
@@ -13,14 +14,16 @@ import hashlib
 import hmac
 import json
 import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, bindparam, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from mailstore.arrivals import Arrivals
-from mailstore.audit import insert_events
+from mailstore.audit import insert_all_events
 from mailstore.core import clean, clean_message_id
 from mailstore.flags import normalise
 from mailstore.folders import lock_folders
@@ -34,44 +37,69 @@ from mailstore.model import (
     Event,
     LocalDelivery,
     NewDeposit,
+    NoSuchFolder,
     Stored,
     StoreError,
     StoreUnavailable,
 )
-from mailstore.names import canonical_name
 from mailstore.quotas import check_quota
 from mailstore.receipts import insert_receipts
-from mailstore.tables import deposits, folders, outgoing, submissions
-from mailstore.threads import Links
+from mailstore.tables import deposits, outgoing, submissions
+from mailstore.threads import Links, join_threads
 
 _ATTEMPTS = 3
+_KNOWN = select(submissions.c.fingerprint, submissions.c.id).where(
+    submissions.c.fingerprint.in_(bindparam("fingerprints", expanding=True))
+)
+_INSERT_SUBMISSION, _INSERT_OUTGOING = insert(submissions), insert(outgoing).returning(outgoing.c.id)
 
 
 @dataclass(slots=True)
 class _Draft:
-    """An acceptance on its way: what was prepared before the transaction, and what the transaction touched."""
+    """An acceptance on its way: what was prepared before the transaction, and what the transaction used of it."""
 
     acceptance: Acceptance
-    at: datetime
     submission_id: str
     fingerprint: bytes
     blobs: dict[Content, str] = field(default_factory=dict)
-    summaries: dict[str, bytes] = field(default_factory=dict)
-    links: dict[str, Links] = field(default_factory=dict)
+    summaries: dict[Content, bytes] = field(default_factory=dict)
+    links: dict[Content, Links] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
-    folders: list[int] = field(default_factory=list)
+    first: str = ""
+    """The submission that took this very hand-over before; "" when it is new."""
+
+    @property
+    def accepted(self) -> Accepted:
+        return Accepted(self.first or self.submission_id, duplicate=bool(self.first))
+
+    @property
+    def written(self) -> list[str]:
+        """Every blob made for it."""
+        return list(dict.fromkeys(self.blobs.values()))
+
+
+@dataclass(slots=True)
+class _Touched:
+    """The rows that a transaction changes and subscribers are to hear of."""
+
+    folders: dict[int, None] = field(default_factory=dict)
     queue: list[int] = field(default_factory=list)
     deposits: list[int] = field(default_factory=list)
 
 
+class _Contested(StoreUnavailable):
+    """Other writers won several times in a row."""
+
+
 class JourneyVerbs(Arrivals):
-    """The verb `accept`."""
+    """The verbs `accept` and `accept_all`."""
 
     def accepted_before(self, acceptance: Acceptance) -> Accepted | None:
         """The answer already given to this very hand-over, if any; what it is to deliver does not matter. To be asked
         before work that a repetition should not do again, such as using up a send code."""
+        fingerprint = self._fingerprint(acceptance)
         with self._db.read() as connection:
-            original = _find(connection, self._fingerprint(acceptance))
+            original = _find(connection, [fingerprint]).get(fingerprint)
         return Accepted(original, duplicate=True) if original is not None else None
 
     def accept(self, acceptance: Acceptance, at: datetime) -> Accepted:
@@ -79,146 +107,177 @@ class JourneyVerbs(Arrivals):
 
         Returns the submission id, and whether this hand-over was accepted before (then nothing is written). Raises
         StoreUnavailable (nothing written, try again) or StoreError (a mailbox is unknown, a flag malformed)."""
-        before = self.accepted_before(acceptance)
-        if before is not None:
-            return before
-        fingerprint = self._fingerprint(acceptance)
-        draft = _Draft(acceptance, at, f"{at:%Y%m%d}-{secrets.token_hex(10)}", fingerprint)
-        for local in acceptance.local:
-            normalise(local.flags)
+        (answer,) = self.accept_all([acceptance], at)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def accept_all(self, acceptances: Sequence[Acceptance], at: datetime) -> list[Accepted | Exception]:
+        """Accept several messages in one transaction, hence with one sync: an answer for each, in their order, which is
+        what `accept` would have returned or raised. One that cannot be accepted takes nothing from the others."""
+        drafts = [_Draft(one, f"{at:%Y%m%d}-{secrets.token_hex(10)}", self._fingerprint(one)) for one in acceptances]
         try:
-            self._write_contents(draft)
+            self._commit(drafts, at)
+        except Exception as error:
+            if len(drafts) == 1 or (isinstance(error, StoreUnavailable) and not isinstance(error, _Contested)):
+                return [error] * len(drafts)
+            return [answer for one in acceptances for answer in self.accept_all([one], at)]
+        return [draft.accepted for draft in drafts]
+
+    def _commit(self, drafts: Sequence[_Draft], at: datetime) -> None:
+        """Blobs, then the transaction. Whatever happens, no blob stays that nothing refers to, unless the commit is in
+        doubt. Repetitions are recognised in the transaction alone: they are too rare to be looked for twice."""
+        for draft in drafts:
+            for local in draft.acceptance.local:
+                normalise(local.flags)
+        try:
+            self._write_contents(drafts)
         except BaseException:
-            self._remove_blobs(draft.blobs.values())
+            self._remove_blobs(blob for draft in drafts for blob in draft.written)
             raise
-        with self._written_blobs(list(draft.blobs.values())):
-            accepted = self._commit(draft)
-        self._remove_blobs(set(draft.blobs.values()) - draft.used)
-        return accepted
+        with self._written_blobs([blob for draft in drafts for blob in draft.written]):
+            self._transaction(drafts, at)
+        self._remove_blobs(blob for draft in drafts for blob in draft.written if blob not in draft.used)
 
-    def _write_contents(self, draft: _Draft) -> None:
-        """Summaries first (nothing to undo), then the blobs, each distinct content once."""
-        acceptance = draft.acceptance
-        summaries = {
-            content: self._summary_of(content) for content in {local.content: None for local in acceptance.local}
-        }
-        outgoing_contents = (copy.content for copy in acceptance.outgoing)
-        documents = (new.content for new in acceptance.deposits)
-        for content in dict.fromkeys((*summaries, *outgoing_contents, *documents)):
-            draft.blobs[content] = content.blob if isinstance(content, Stored) else self._blobs.write(content)
-        draft.summaries = {draft.blobs[content]: summary for content, summary in summaries.items()}
-        draft.links = {draft.blobs[content]: self._links(content) for content in summaries}
+    def _recognise(self, connection: Connection, drafts: Sequence[_Draft]) -> None:
+        """Note which hand-overs were accepted before, or come twice in this group."""
+        found = _find(connection, [draft.fingerprint for draft in drafts])
+        for draft in drafts:
+            original = found.setdefault(draft.fingerprint, draft.submission_id)
+            draft.first = original if original != draft.submission_id else ""
 
-    def _commit(self, draft: _Draft) -> Accepted:
+    def _write_contents(self, drafts: Sequence[_Draft]) -> None:
+        """Summaries first (nothing to undo), then the blobs, each distinct content of a message once."""
+        clear: list[tuple[_Draft, bytes]] = []
+        for draft in drafts:
+            acceptance = draft.acceptance
+            local = dict.fromkeys(one.content for one in acceptance.local)
+            others = (*(copy.content for copy in acceptance.outgoing), *(new.content for new in acceptance.deposits))
+            draft.summaries = {content: self._summary_of(content) for content in local}
+            draft.links = {content: self._links(content) for content in local}
+            for content in dict.fromkeys((*local, *others)):
+                if isinstance(content, Stored):
+                    draft.blobs[content] = content.blob
+                else:
+                    clear.append((draft, content))
+        written = self._blobs.write_all([content for _, content in clear])
+        for (draft, content), blob in zip(clear, written, strict=True):
+            draft.blobs[content] = blob
+
+    def _transaction(self, drafts: Sequence[_Draft], at: datetime) -> None:
         for _ in range(_ATTEMPTS):
-            for touched in (draft.used, draft.folders, draft.queue, draft.deposits):
-                touched.clear()
+            touched = _Touched()
             try:
                 with self._changing() as changing:
-                    accepted = self._write(changing.connection, draft)
-                    changing.touch(ChangeKind.FOLDER, sorted(set(draft.folders)))
-                    changing.touch(ChangeKind.QUEUE, draft.queue)
-                    changing.touch(ChangeKind.DEPOSIT, draft.deposits)
-                return accepted
+                    self._recognise(changing.connection, drafts)
+                    self._write(changing.connection, [draft for draft in drafts if not draft.first], at, touched)
+                    changing.touch(ChangeKind.FOLDER, sorted(touched.folders))
+                    changing.touch(ChangeKind.QUEUE, touched.queue)
+                    changing.touch(ChangeKind.DEPOSIT, touched.deposits)
+                return
             except IntegrityError:
                 # Another process wrote the same fingerprint or document between our look and our insertion (only
                 # PostgreSQL lets two writers in): look again.
                 continue
-        raise StoreUnavailable("Écritures concurrentes, réessayez. / Concurrent writes, try again.")
+        raise _Contested("Écritures concurrentes, réessayez. / Concurrent writes, try again.")
 
-    def _write(self, connection: Connection, draft: _Draft) -> Accepted:
-        original = _find(connection, draft.fingerprint)
-        if original is not None:
-            return Accepted(original, duplicate=True)
-        acceptance, at = draft.acceptance, draft.at
-        connection.execute(
-            insert(submissions).values(
-                id=draft.submission_id,
-                fingerprint=draft.fingerprint,
-                direction=acceptance.direction.value,
-                principal=clean(acceptance.principal, 998),
-                mail_from=clean(acceptance.mail_from, 998),
-                message_id=clean_message_id(acceptance.message_id),
-                accepted_at=at,
-            )
-        )
+    def _write(self, connection: Connection, drafts: Sequence[_Draft], at: datetime, touched: _Touched) -> None:
+        if not drafts:
+            return
+        connection.execute(_INSERT_SUBMISSION, [_submission(draft, at) for draft in drafts])
+        self._insert_contents(connection, [row for draft in drafts for row in self._content_rows(draft)])
+        self._deliver(connection, drafts, at, touched)
+        self._queue(connection, drafts, at, touched)
+        told = []
+        for draft in drafts:
+            acceptance = draft.acceptance
+            insert_receipts(connection, draft.submission_id, acceptance, at)
+            found = [self._deposit(connection, draft, new, at, touched) for new in acceptance.deposits]
+            events = [_summary_event(acceptance), *acceptance.events, *filter(None, found)]
+            told.append((draft.submission_id, acceptance.message_id, events))
+        insert_all_events(connection, told, at)
+
+    def _content_rows(self, draft: _Draft) -> Iterator[dict[str, object]]:
+        """The rows of the blobs that messages and outgoing rows of a draft refer to, each once."""
+        draft.used.clear()
+        acceptance = draft.acceptance
         for content in (*(one.content for one in acceptance.local), *(one.content for one in acceptance.outgoing)):
-            self._content(connection, draft, content)
-        self._deliver(connection, draft)
-        self._queue(connection, draft)
-        insert_receipts(connection, draft.submission_id, acceptance, at)
-        found = [self._deposit(connection, draft, new) for new in acceptance.deposits]
-        events = [_summary_event(acceptance), *acceptance.events, *(event for event in found if event is not None)]
-        insert_events(connection, events, draft.submission_id, acceptance.message_id, at)
-        return Accepted(draft.submission_id, duplicate=False)
+            blob = draft.blobs[content]
+            if blob not in draft.used:
+                draft.used.add(blob)
+                links = draft.links.get(content)
+                message_id = links.message_id if links else ""
+                yield self._content_row(blob, _size(content), draft.summaries.get(content), message_id)
 
-    def _content(self, connection: Connection, draft: _Draft, content: Content) -> None:
-        """Give a blob its row, unless this transaction did so already."""
-        blob = draft.blobs[content]
-        if blob not in draft.used:
-            draft.used.add(blob)
-            links = draft.links.get(blob)
-            message_id = links.message_id if links else ""
-            self._insert_content(connection, blob, _size(content), draft.summaries.get(blob), message_id)
-
-    def _deliver(self, connection: Connection, draft: _Draft) -> None:
+    def _deliver(self, connection: Connection, drafts: Sequence[_Draft], at: datetime, touched: _Touched) -> None:
+        """The messages of all drafts, folder by folder."""
+        arriving: dict[int, list[tuple[int, _Draft, LocalDelivery]]] = {}
+        targets: dict[tuple[int, str], int] = {}
+        for draft in drafts:
+            for local in draft.acceptance.local:
+                key = (local.account_id, local.folder)
+                if key not in targets:
+                    targets[key] = self._target(connection, local)
+                arriving.setdefault(local.account_id, []).append((targets[key], draft, local))
+        self._hold(
+            connection,
+            [
+                (account_id, local.content, draft.blobs[local.content])
+                for account_id, group in arriving.items()
+                for _, draft, local in group
+            ],
+        )
         rows: dict[int, list[dict[str, object]]] = {}
-        for local in draft.acceptance.local:
-            folder_id = self._target(connection, local)
-            row = {
-                "flags": normalise(local.flags),
-                "size": _size(local.content),
-                "date": draft.at,
-                "blob": draft.blobs[local.content],
-                "saved_at": draft.at,
-                "thread_id": self._thread(connection, local.account_id, draft.links[draft.blobs[local.content]]),
-            }
-            self._hold(connection, local.account_id, local.content, draft.blobs[local.content])
-            rows.setdefault(folder_id, []).append(row)
-        if rows:
+        for account_id in sorted(arriving):
+            group = arriving[account_id]
+            digests = [self._thread_digests(account_id, draft.links[local.content]) for _, draft, local in group]
+            threads = join_threads(connection, account_id, digests)
+            for (folder_id, draft, local), thread_id in zip(group, threads, strict=True):
+                rows.setdefault(folder_id, []).append(_message(draft, local, thread_id, at))
+        if len(rows) > 1:
             lock_folders(connection, sorted(rows))
         for folder_id in sorted(rows):
-            account_id = self._insert_messages(connection, folder_id, rows[folder_id]).account_id
+            self._insert_messages(connection, folder_id, rows[folder_id])
+            touched.folders[folder_id] = None
+        for account_id in sorted(arriving):
             check_quota(connection, account_id)
-            draft.folders.append(folder_id)
 
     def _target(self, connection: Connection, local: LocalDelivery) -> int:
         """The folder of a delivery, INBOX when it is gone: a message is never lost for a folder's sake."""
-        for name in (canonical_name(local.folder), "INBOX"):
-            digest = self._names.digest(local.account_id, name)
-            statement = select(folders.c.id).where(
-                folders.c.account_id == local.account_id, folders.c.name_digest == digest
-            )
-            folder_id: int | None = connection.execute(statement).scalar()
-            if folder_id is not None:
+        for name in (local.folder, "INBOX"):
+            with suppress(NoSuchFolder):
+                folder_id: int = self._find(connection, local.account_id, name).id
                 return folder_id
         raise StoreError("Boîte inconnue. / Unknown mailbox.")
 
-    def _queue(self, connection: Connection, draft: _Draft) -> None:
-        acceptance = draft.acceptance
-        for copy in acceptance.outgoing:
-            blob = draft.blobs[copy.content]
-            for recipient in copy.recipients:
-                row = {
-                    "submission_id": draft.submission_id,
-                    "message_id": clean_message_id(acceptance.message_id),
-                    "mail_from": clean(acceptance.mail_from, 998),
-                    "recipient": clean(recipient, 998),
-                    "domain": clean(recipient.rpartition("@")[2].lower(), 255),
-                    "blob": blob,
-                    "state": DeliveryState.QUEUED.value,
-                    "attempts": 0,
-                    "accepted_at": draft.at,
-                    "next_attempt_at": draft.at,
-                    "lease_owner": "",
-                    "reply": "",
-                    "options": json.dumps({clean(key, 64): clean(value, 1000) for key, value in copy.options.items()}),
-                    "route": "",
-                }
-                statement = insert(outgoing).values(row).returning(outgoing.c.id)
-                draft.queue.append(connection.execute(statement).scalar_one())
+    def _queue(self, connection: Connection, drafts: Sequence[_Draft], at: datetime, touched: _Touched) -> None:
+        rows = [
+            {
+                "submission_id": draft.submission_id,
+                "message_id": clean_message_id(draft.acceptance.message_id),
+                "mail_from": clean(draft.acceptance.mail_from, 998),
+                "recipient": clean(recipient, 998),
+                "domain": clean(recipient.rpartition("@")[2].lower(), 255),
+                "blob": draft.blobs[copy.content],
+                "state": DeliveryState.QUEUED.value,
+                "attempts": 0,
+                "accepted_at": at,
+                "next_attempt_at": at,
+                "lease_owner": "",
+                "reply": "",
+                "options": json.dumps({clean(key, 64): clean(value, 1000) for key, value in copy.options.items()}),
+                "route": "",
+            }
+            for draft in drafts
+            for copy in draft.acceptance.outgoing
+            for recipient in copy.recipients
+        ]
+        if rows:
+            touched.queue += connection.execute(_INSERT_OUTGOING, rows).scalars()
 
-    def _deposit(self, connection: Connection, draft: _Draft, new: NewDeposit) -> Event | None:
+    def _deposit(
+        self, connection: Connection, draft: _Draft, new: NewDeposit, at: datetime, touched: _Touched
+    ) -> Event | None:
         """Write a deposit unless the same document has one; returns the event that tells of a document met before."""
         unique_id, sha1 = clean(new.unique_id, 256), clean(new.sha1.lower(), 40)
         same_id = select(deposits.c.id, deposits.c.sha1).where(deposits.c.unique_id == unique_id)
@@ -232,24 +291,27 @@ class JourneyVerbs(Arrivals):
             state = DepositState.NEEDS_ATTENTION
             reason = " ; ".join(filter(None, [reason, CONFLICT]))
             event = Event("deposit.conflict", {"deposit": str(known[0].id), "unique_id": unique_id})
-        self._content(connection, draft, new.content)
+        blob = draft.blobs[new.content]
+        if blob not in draft.used:
+            draft.used.add(blob)
+            self._insert_content(connection, blob, _size(new.content), None)
         row = {
             "submission_id": draft.submission_id,
             "message_id": clean_message_id(draft.acceptance.message_id),
             "unique_id": unique_id,
             "sha1": sha1,
-            "blob": draft.blobs[new.content],
+            "blob": blob,
             "sealed_context": self._fields.seal(new.context, context_aad(unique_id, sha1)),
             "state": state.value,
             "reason": clean(reason, 2000),
             "attempts": 0,
-            "created_at": draft.at,
-            "next_attempt_at": draft.at if state in (DepositState.READY, DepositState.RETRY) else None,
+            "created_at": at,
+            "next_attempt_at": at if state in (DepositState.READY, DepositState.RETRY) else None,
             "lease_owner": "",
             "submission_set_id": "",
         }
         statement = insert(deposits).values(row).returning(deposits.c.id)
-        draft.deposits.append(connection.execute(statement).scalar_one())
+        touched.deposits.append(connection.execute(statement).scalar_one())
         return event
 
     def _fingerprint(self, acceptance: Acceptance) -> bytes:
@@ -284,8 +346,33 @@ def context_aad(unique_id: str, sha1: str) -> bytes:
     return b"deposit\x00" + unique_id.encode("utf-8") + b"\x00" + sha1.encode("utf-8")
 
 
-def _find(connection: Connection, fingerprint: bytes) -> str | None:
-    return connection.execute(select(submissions.c.id).where(submissions.c.fingerprint == fingerprint)).scalar()
+def _find(connection: Connection, fingerprints: Sequence[bytes]) -> dict[bytes, str]:
+    """The submissions that took these hand-overs."""
+    return {row[0]: row[1] for row in connection.execute(_KNOWN, {"fingerprints": list(fingerprints)})}
+
+
+def _submission(draft: _Draft, at: datetime) -> dict[str, object]:
+    acceptance = draft.acceptance
+    return {
+        "id": draft.submission_id,
+        "fingerprint": draft.fingerprint,
+        "direction": acceptance.direction.value,
+        "principal": clean(acceptance.principal, 998),
+        "mail_from": clean(acceptance.mail_from, 998),
+        "message_id": clean_message_id(acceptance.message_id),
+        "accepted_at": at,
+    }
+
+
+def _message(draft: _Draft, local: LocalDelivery, thread_id: int, at: datetime) -> dict[str, object]:
+    return {
+        "flags": normalise(local.flags),
+        "size": _size(local.content),
+        "date": at,
+        "blob": draft.blobs[local.content],
+        "saved_at": at,
+        "thread_id": thread_id,
+    }
 
 
 def _summary_event(acceptance: Acceptance) -> Event:

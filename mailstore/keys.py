@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from datetime import datetime
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from mailstore.accounts import hash_secret, verify_secret
@@ -20,6 +20,10 @@ from mailstore.sql import AnyRow
 from mailstore.tables import custodians, stored_keys
 
 _UNKNOWN = "Clé inconnue ou détruite. / Unknown or destroyed key."
+
+_NEWEST_FIRST = select(stored_keys).order_by(stored_keys.c.id.desc())
+_OF_HOLDER = _NEWEST_FIRST.where(stored_keys.c.address == bindparam("holder"))
+"""Asked for each message: built once."""
 
 
 class KeyVerbs(Core):
@@ -143,11 +147,10 @@ class KeyVerbs(Core):
         return verify_secret(hashed, passphrase)
 
     def _rows(self, address: str | None) -> list[AnyRow]:
-        statement = select(stored_keys).order_by(stored_keys.c.id.desc())
-        if address is not None:
-            statement = statement.where(stored_keys.c.address == address.lower())
         with self._db.read() as connection:
-            return list(connection.execute(statement).all())
+            if address is None:
+                return list(connection.execute(_NEWEST_FIRST).all())
+            return list(connection.execute(_OF_HOLDER, {"holder": address.lower()}).all())
 
 
 def _live(connection: Connection, key_id: int) -> AnyRow:

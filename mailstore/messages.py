@@ -31,12 +31,13 @@ class MessageVerbs(Arrivals, FolderVerbs):
     """Verbs on the messages of a folder. UIDs that do not exist are passed over, as IMAP wants (RFC 9051 §6.4.9)."""
 
     def view(self, folder_id: int, viewer: int | None = None) -> FolderView:
-        """The whole folder as parallel arrays, one snapshot; the arrays are the caller's own. Raises NoSuchFolder."""
+        """The whole folder as parallel arrays, one snapshot. They are shared by all who look: a caller that changes them
+        copies them first. Raises NoSuchFolder."""
         kept = self._views.arrays(folder_id)
         with kept.lock, self._db.read() as connection:
             folder = self._read_folder(connection, folder_id, viewer)
             kept.refresh(connection, folder_id, folder.highest_modseq)
-            view = FolderView(folder, *(column[:] for column in kept.columns()))
+            view = FolderView(folder, *kept.show())
             own = self._own_seen(connection, folder_id, folder.account_id, viewer)
         if own is not None:
             view.flags = [_with_seen(flags, uid in own) for uid, flags in zip(view.uids, view.flags, strict=True)]

@@ -10,6 +10,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from mailstore.errors import BlobDamaged as BlobDamaged
+from mailstore.errors import FolderExists as FolderExists
+from mailstore.errors import MessageTooLarge as MessageTooLarge
+from mailstore.errors import NoSuchFolder as NoSuchFolder
+from mailstore.errors import NoSuchMessage as NoSuchMessage
+from mailstore.errors import OverQuota as OverQuota
+from mailstore.errors import StoreError as StoreError
+from mailstore.errors import StoreUnavailable as StoreUnavailable
+from mailstore.keyvalues import KeyRecord as KeyRecord
+from mailstore.keyvalues import SendCode as SendCode
+from mailstore.keyvalues import StoredKey as StoredKey
+
 
 class MailboxKind(StrEnum):
     """The national mailbox types (TRE_R257-TypeBAL; mssante.md §4.1)."""
@@ -337,38 +349,6 @@ class DepositJob:
     lease_until: datetime
 
 
-class StoreError(Exception):
-    """Base of what the store refuses; the text is fit to show, in French then English."""
-
-
-class NoSuchFolder(StoreError):
-    """The folder does not exist in this mailbox."""
-
-
-class FolderExists(StoreError):
-    """A folder of that name already exists."""
-
-
-class NoSuchMessage(StoreError):
-    """The message was expunged or never existed."""
-
-
-class BlobDamaged(StoreError):
-    """A blob does not authenticate: the file was altered or the key is not the one that sealed it."""
-
-
-class OverQuota(StoreError):
-    """The mailbox has no room for what was to be added (RFC 9208 §4.4): nothing was written."""
-
-
-class MessageTooLarge(StoreError):
-    """A message grew past the size it was allowed."""
-
-
-class StoreUnavailable(StoreError):
-    """Database locked, damaged or out of space: nothing was written, try again later."""
-
-
 class ChangeKind(StrEnum):
     """What a committed change touched. RESYNC (with id 0) says that some may have gone unheard: look at everything."""
 
@@ -406,49 +386,3 @@ class QueueRow:
     options: Mapping[str, str] = field(default_factory=dict)
     route: str = ""
     delay_told_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SendCode:
-    """A send code as the proxy sees it again: never the code. `max_uses` None means unlimited; `scope` is the proxy's."""
-
-    account_id: int
-    code_id: str
-    created_at: datetime
-    expires_at: datetime
-    max_uses: int | None
-    uses: int
-    revoked_at: datetime | None
-    label: str = ""
-    scope: str = ""
-    last_used_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class KeyRecord:
-    """A server-side key without its private part. `holder` is a mailbox or a domain; `chain_pem` is empty while its
-    certificate is waited for; `place` is "" for a software key, else the kind of token it lives in."""
-
-    id: int
-    holder: str
-    usage: str
-    chain_pem: bytes
-    place: str
-    created_at: datetime
-    retired_at: datetime | None
-    destruction_asked_by: str
-    destroyed_by: str
-    destroyed_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class StoredKey:
-    """A server-side key of a mailbox, its private part unsealed: keep it in memory only as long as needed."""
-
-    id: int
-    address: str
-    usage: str
-    chain_pem: bytes
-    private_key: bytes = field(repr=False)
-    created_at: datetime
-    retired_at: datetime | None

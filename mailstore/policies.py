@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import bindparam, delete, insert, select
 
 from mailstore.core import Core, clean
 from mailstore.tables import policies
+
+# Asked for each message: built once.
+_OF_SUBJECTS = select(policies.c.subject, policies.c.name, policies.c.value).where(
+    policies.c.subject.in_(bindparam("subjects", expanding=True))
+)
 
 
 class PolicyVerbs(Core):
@@ -26,8 +31,7 @@ class PolicyVerbs(Core):
     def policies(self, subjects: Sequence[str]) -> dict[str, dict[str, str]]:
         """What these subjects ask for: name and value, by subject."""
         found: dict[str, dict[str, str]] = {subject: {} for subject in subjects}
-        statement = select(policies).where(policies.c.subject.in_(list(subjects)))
         with self._db.read() as connection:
-            for row in connection.execute(statement):
-                found[row.subject][row.name] = row.value
+            for subject, name, value in connection.execute(_OF_SUBJECTS, {"subjects": list(subjects)}):
+                found[subject][name] = value
         return found

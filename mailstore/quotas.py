@@ -14,6 +14,17 @@ from mailstore.model import OverQuota, StoreError
 from mailstore.tables import accounts, folders
 
 _LIMITS = select(accounts.c.quota_bytes, accounts.c.quota_messages).where(accounts.c.id == bindparam("account"))
+_USAGE = (
+    select(
+        accounts.c.quota_bytes,
+        accounts.c.quota_messages,
+        func.coalesce(func.sum(folders.c.size), 0).label("size"),
+        func.coalesce(func.sum(folders.c.total), 0).label("total"),
+    )
+    .outerjoin(folders, folders.c.account_id == accounts.c.id)
+    .where(accounts.c.id == bindparam("account"))
+    .group_by(accounts.c.id, accounts.c.quota_bytes, accounts.c.quota_messages)
+)
 
 
 class QuotaVerbs(Core):
@@ -45,18 +56,7 @@ def check_quota(connection: Connection, account_id: int) -> None:
 
 
 def _read(connection: Connection, account_id: int) -> Quota:
-    statement = (
-        select(
-            accounts.c.quota_bytes,
-            accounts.c.quota_messages,
-            func.coalesce(func.sum(folders.c.size), 0).label("size"),
-            func.coalesce(func.sum(folders.c.total), 0).label("total"),
-        )
-        .outerjoin(folders, folders.c.account_id == accounts.c.id)
-        .where(accounts.c.id == account_id)
-        .group_by(accounts.c.id, accounts.c.quota_bytes, accounts.c.quota_messages)
-    )
-    row = connection.execute(statement).first()
+    row = connection.execute(_USAGE, {"account": account_id}).first()
     if row is None:
         raise StoreError("Boîte inconnue. / Unknown mailbox.")
     return Quota(int(row.size), row.quota_bytes, int(row.total), row.quota_messages)

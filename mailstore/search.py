@@ -11,7 +11,7 @@ Invariants:
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 from sqlalchemy import select
@@ -19,9 +19,9 @@ from sqlalchemy import select
 from mailstore.core import BATCH, batches
 from mailstore.mailbox import SearchPart, SearchStopped
 from mailstore.messages import MessageVerbs
-from mailstore.model import BlobDamaged, NoSuchMessage
-from mailstore.searchtext import Query, excludes, search_text, signature
-from mailstore.sql import insert_missing
+from mailstore.model import BlobDamaged, FolderView, NoSuchMessage
+from mailstore.searchtext import Query, search_text, signature
+from mailstore.sql import AnyRow, insert_missing
 from mailstore.tables import contents, messages, search_index
 
 TEXT_KEPT = 512 * 1024  # bytes of the longest text kept beside its signature; a longer one is read from the message
@@ -49,19 +49,19 @@ class SearchVerbs(MessageVerbs):
         Raises NoSuchFolder, SearchStopped, SealBroken, StoreUnavailable."""
         query = Query.of(part, needle, field)
         view = self.view(folder_id)
-        wanted = None if uids is None else set(uids)
-        pairs = [
-            (uid, blob) for uid, blob in zip(view.uids, view.blobs, strict=True) if wanted is None or uid in wanted
-        ]
         stop = stopped or (lambda: False)
-        candidates = list(self._candidates(folder_id, pairs, query))
         found: list[int] = []
-        for batch in batches(candidates, BATCH):
+        for batch in batches(self._candidates(folder_id, view, uids, query), BATCH):
             if stop():
                 raise SearchStopped
             texts = self._texts_of([blob for _, blob in batch], stop)
             found.extend(uid for uid, blob in batch if blob in texts and query.found_in(texts[blob]))
         return found
+
+    def warm_search(self, folder_id: int) -> None:
+        """Have what searches of a folder begin with in memory, so that the first one is as quick as the next. Raises
+        NoSuchFolder, SealBroken, StoreUnavailable."""
+        self._load_signatures(folder_id, self.view(folder_id).blobs)
 
     def index_pending(self, limit: int) -> int:
         """Index up to `limit` contents of messages that are not yet; returns how many were. For the housekeeping."""
@@ -77,40 +77,38 @@ class SearchVerbs(MessageVerbs):
             self._index_now(batch)
         return len(blobs)
 
-    def _candidates(self, folder_id: int, pairs: Sequence[tuple[int, str]], query: Query) -> Iterator[tuple[int, str]]:
-        """The messages whose signature does not exclude them; those without one too."""
+    def _candidates(
+        self, folder_id: int, view: FolderView, uids: Sequence[int] | None, query: Query
+    ) -> list[tuple[int, str]]:
+        """The messages (of `uids` among them) whose signature does not exclude them; those without one too."""
+        pairs: Iterable[tuple[int, str]] = zip(view.uids, view.blobs, strict=True)
+        if uids is not None:
+            wanted = set(uids)
+            pairs = [pair for pair in pairs if pair[0] in wanted]
         probes = query.probes()
         if not any(probes.values()):
-            yield from pairs
-            return
-        known = self._signatures.values
-        if missing := [blob for _, blob in pairs if blob not in known]:
-            self._load_signatures(folder_id, missing)
-        get = known.get
-        for pair in pairs:
-            found = get(pair[1])
-            if found is None:
-                yield pair
-                continue
-            if not excludes(found, probes):
-                yield pair
+            return list(pairs)
+        self._load_signatures(folder_id, view.blobs)
+        possible = self._signatures.possible(view.blobs, probes)
+        return [pair for pair in pairs if pair[1] in possible] if possible else []
 
-    def _load_signatures(self, folder_id: int, missing: Sequence[str]) -> None:
+    def _load_signatures(self, folder_id: int, blobs: Sequence[str]) -> None:
+        """Bring the signatures of a folder's messages into memory, as far as they have one and there is room."""
+        missing = self._signatures.missing(blobs)
+        if not missing:
+            return
         columns = (search_index.c.blob, search_index.c.sealed_signature)
         with self._db.read() as connection:
             if len(missing) > 20 * BATCH:
                 here = select(*columns).join(messages, messages.c.blob == search_index.c.blob)
                 self._keep_signatures(connection.execute(here.where(messages.c.folder_id == folder_id)))
-                return
-            for batch in batches(missing, BATCH):
-                self._keep_signatures(connection.execute(select(*columns).where(search_index.c.blob.in_(batch))))
+            else:
+                for batch in batches(missing, BATCH):
+                    self._keep_signatures(connection.execute(select(*columns).where(search_index.c.blob.in_(batch))))
 
-    def _keep_signatures(self, rows: Iterable[Sequence[object]]) -> None:
-        unseal, put = self._fields.unseal, self._signatures.put
-        for blob, sealed in rows:
-            if isinstance(blob, str) and isinstance(sealed, bytes):
-                value = unseal(sealed, signature_aad(blob))
-                put(blob, value, len(value) + 200)
+    def _keep_signatures(self, rows: Iterable[AnyRow]) -> None:
+        unseal = self._fields.unseal
+        self._signatures.put([(row[0], unseal(row[1], signature_aad(row[0]))) for row in rows])
 
     def _texts_of(self, blobs: Sequence[str], stop: Callable[[], bool]) -> dict[str, str]:
         """The search texts of contents: from memory, from the index, else from the messages, which are then indexed."""

@@ -75,14 +75,6 @@ def signature(text: str) -> bytes:
     return bytes([power]) + bits
 
 
-def excludes(signature: bytes, probes: dict[int, list[tuple[int, int]]]) -> bool:
-    """Whether a text of this signature cannot hold the needle of these probes."""
-    for place, bit in probes[signature[0]]:  # noqa: SIM110 - a generator would cost more than the look-ups
-        if not signature[place] & bit:
-            return True
-    return False
-
-
 def _groups(data: bytes) -> set[int]:
     distinct = set(zip(data, data[1:], data[2:], strict=False))
     return {first << 16 | second << 8 | third for first, second, third in distinct}

@@ -19,9 +19,9 @@ from mailstore import blobs
 from mailstore.blobs import CHUNK, HEADER_SIZE, MAGIC
 from mailstore.core import Core
 from mailstore.crypto import KEY_SIZE, sync_folder
-from mailstore.model import NoSuchMessage, Stored, StoreError, StoreUnavailable
+from mailstore.model import Stored, StoreError, StoreUnavailable
 
-FLUSH = 16 * CHUNK
+FLUSH = 4 * CHUNK
 
 
 class ContentWriter:
@@ -53,19 +53,21 @@ class ContentWriter:
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Add octets. Raises StoreUnavailable; the writer is then to be aborted."""
         self._hash.update(data)
-        self._pending += data
         self.size += len(data)
-        if len(self._pending) > CHUNK:
-            self._encrypt_full()
-
-    def _encrypt_full(self) -> None:
-        """Encrypt every whole chunk but the last octets: only `commit` knows which chunk is the last."""
-        whole = (len(self._pending) - 1) // CHUNK
-        with memoryview(self._pending) as view:
-            for number in range(whole):
-                with view[number * CHUNK : (number + 1) * CHUNK] as piece:
+        with memoryview(data) as view:
+            begun = min(CHUNK - len(self._pending), len(view)) if self._pending else 0
+            self._pending += view[:begun]
+            if begun == len(view):
+                return
+            if self._pending:
+                self._put(self._pending, last=False)
+                self._pending = bytearray()
+            # Every whole chunk but the last octets: only `commit` knows which chunk is the last.
+            kept = begun + (len(view) - begun - 1) // CHUNK * CHUNK
+            for at in range(begun, kept, CHUNK):
+                with view[at : at + CHUNK] as piece:
                     self._put(piece, last=False)
-        del self._pending[: whole * CHUNK]
+            self._pending += view[kept:]
 
     def _put(self, piece: memoryview | bytearray, *, last: bool) -> None:
         aad = blobs.chunk_aad(self.blob, self._index, last)
@@ -126,14 +128,9 @@ class SpoolVerbs(Core):
         with suppress(StoreError):
             self._blobs.delete(stored.blob)
 
-    def pieces(self, blob: str, start: int = 0, *, piece: int = 16 * CHUNK) -> Iterator[bytes]:
+    def pieces(self, blob: str, start: int = 0) -> Iterator[bytes]:
         """The octets of a content from `start`, a piece at a time. Raises as `read_blob`."""
-        size = self._blobs.size(blob)
-        for at in range(start, size, piece):
-            data = self._blobs.read(blob, at, min(at + piece, size))
-            if not data:
-                raise NoSuchMessage("Ce contenu n'existe plus. / This content no longer exists.")
-            yield data
+        return self._blobs.stream(blob, start)
 
     def content_size(self, blob: str) -> int:
         """The size of a content in octets, authenticated. Raises as `read_blob`."""

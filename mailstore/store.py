@@ -19,6 +19,7 @@ from mailstore.audit import AuditVerbs
 from mailstore.blobs import BlobStore
 from mailstore.database import Database
 from mailstore.deposits import DepositVerbs
+from mailstore.erasure import ErasureVerbs
 from mailstore.journey import JourneyVerbs
 from mailstore.keyring import open_keyring
 from mailstore.keys import KeyVerbs
@@ -48,6 +49,7 @@ def _utc_now() -> datetime:
 
 
 class Store(
+    ErasureVerbs,
     AccountVerbs,
     RetentionVerbs,
     LoginVerbs,
@@ -126,4 +128,5 @@ class Store(
         self._feed.close()
         with suppress(StoreError):
             self.flush_readings()
+        self._blobs.close()
         self._db.close()

@@ -50,19 +50,27 @@ def links(message: bytes) -> Links:
     return Links(_text(own[0]) if own else "", tuple(map(_text, ancestors)))
 
 
-def join_thread(connection: Connection, account_id: int, digests: Sequence[bytes]) -> int:
-    """The thread of a message whose references and own id have these digests, in that order."""
-    wanted = {"account": account_id, "digests": list(digests)}
-    found = {row[0]: row[1] for row in connection.execute(_KNOWN, wanted)} if digests else {}
-    thread_id: int = next((found[digest] for digest in digests if digest in found), 0) or secrets.randbits(62) + 1
+def join_threads(connection: Connection, account_id: int, messages: Sequence[Sequence[bytes]]) -> list[int]:
+    """The threads of messages that arrive in a mailbox one after the other; of each, the digests of its references and of
+    its own id, in that order."""
+    wanted = sorted({digest for digests in messages for digest in digests})
+    known: dict[bytes, int] = {}
+    if wanted:
+        known = {row[0]: row[1] for row in connection.execute(_KNOWN, {"account": account_id, "digests": wanted})}
+    found, threads_of = dict(known), []
+    for digests in messages:
+        joined = next((found[digest] for digest in digests if digest in found), 0) or secrets.randbits(62) + 1
+        for digest in digests:
+            found.setdefault(digest, joined)
+        threads_of.append(joined)
     rows = [
-        {"account_id": account_id, "digest": digest, "thread_id": thread_id}
-        for digest in sorted(set(digests))  # one order for all, so that no two transactions wait for each other
-        if digest not in found
+        {"account_id": account_id, "digest": digest, "thread_id": found[digest]}
+        for digest in wanted  # in one order for all, so that no two transactions wait for each other
+        if digest not in known
     ]
     if rows:
         connection.execute(insert_missing(connection, threads), rows)
-    return thread_id
+    return threads_of
 
 
 def _text(value: bytes) -> str:

@@ -7,7 +7,7 @@ referred to from both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, delete, insert, select
@@ -21,8 +21,8 @@ from mailstore.messages import MessageVerbs, change_counts, forget_seen, ranges,
 from mailstore.model import ChangeKind, NoSuchMessage, StoreError
 from mailstore.quotas import check_quota
 from mailstore.sql import AnyRow
-from mailstore.tables import expunged, messages, seen_by
-from mailstore.threads import HEADER_LIMIT, links
+from mailstore.tables import expunged, folders, messages, seen_by
+from mailstore.threads import HEADER_LIMIT, join_threads, links
 from mailstore.views import COLUMNS, head
 
 
@@ -88,6 +88,7 @@ class TransferVerbs(MessageVerbs):
         def write(transaction: Transaction, prepared: Sequence[Prepared]) -> tuple[int, int]:
             connection = transaction.connection
             target = self._find(connection, account_id, folder_name)
+            self._enter_contents(connection, account_id, prepared)
             lock_folders(connection, sorted({folder_id, target.id}))
             rows = read_rows(connection, folder_id, [uid])
             if not rows:
@@ -111,6 +112,7 @@ class TransferVerbs(MessageVerbs):
     ) -> tuple[int, list[tuple[int, int]]]:
         with self._changing() as transaction:
             connection = transaction.connection
+            threads = self._thread_ids(connection, folder_id, uids, target_id)
             held = lock_folders(connection, sorted({folder_id, target_id}))
             source, target = held[folder_id], held[target_id]
             if source.account_id != target.account_id and viewer is None:
@@ -119,7 +121,7 @@ class TransferVerbs(MessageVerbs):
             if not rows:
                 return target.uid_validity, []
             old_uids = [row.uid for row in rows]
-            new_uids = self._copies(connection, source, target, rows, at, viewer)
+            new_uids = self._copies(connection, source, target, rows, threads, at, viewer)
             transaction.touch(ChangeKind.FOLDER, sorted({folder_id, target_id}) if remove else [target_id])
             if remove:
                 self._remove(transaction, folder_id, rows)
@@ -133,13 +135,13 @@ class TransferVerbs(MessageVerbs):
         source: AnyRow,
         target: AnyRow,
         rows: Sequence[AnyRow],
+        threads: Mapping[int, int | None],
         at: datetime,
         viewer: int | None,
     ) -> list[int]:
         """Write the copies; each reader keeps what they have seen inside one mailbox, the viewer alone between two."""
         same = source.account_id == target.account_id
         readers = self._readers(connection, source.id, [row.uid for row in rows])
-        threads = self._thread_ids(connection, source.id, rows, target.account_id, same=same)
         copies = []
         for row in rows:
             flags = from_text(row.flags)
@@ -153,7 +155,7 @@ class TransferVerbs(MessageVerbs):
                     "date": row.date,
                     "blob": row.blob,
                     "saved_at": at,
-                    "thread_id": threads[row.uid],
+                    "thread_id": threads.get(row.uid),
                 }
             )
         new_uids = list(self._insert_messages(connection, target.id, copies).uids)
@@ -174,20 +176,25 @@ class TransferVerbs(MessageVerbs):
         return found
 
     def _thread_ids(
-        self, connection: Connection, folder_id: int, rows: Sequence[AnyRow], account_id: int, *, same: bool
+        self, connection: Connection, folder_id: int, uids: Sequence[int], target_id: int
     ) -> dict[int, int | None]:
-        """The threads of copies: the originals' in one mailbox, the other mailbox's own between two."""
-        if not same:
-            return {
-                row.uid: self._thread(connection, account_id, links(self._blobs.read(row.blob, 0, HEADER_LIMIT)))
-                for row in rows
-            }
-        statement = select(messages.c.uid, messages.c.thread_id)
-        return {
-            uid: thread_id
-            for condition in ranges(folder_id, [row.uid for row in rows])
-            for uid, thread_id in connection.execute(statement.where(*condition))
-        }
+        """The threads of copies: the originals' in one mailbox, the other mailbox's own between two. Before the folders are
+        held: threads come first (`core`: the order of locks)."""
+        statement = select(folders.c.id, folders.c.account_id).where(folders.c.id.in_([folder_id, target_id]))
+        owners = {row.id: row.account_id for row in connection.execute(statement)}
+        rows = [
+            row
+            for condition in ranges(folder_id, uids)
+            for row in connection.execute(
+                select(messages.c.uid, messages.c.thread_id, messages.c.blob).where(*condition).order_by(messages.c.uid)
+            )
+        ]
+        if len(set(owners.values())) < 2:
+            return {row.uid: row.thread_id for row in rows}
+        account_id = owners[target_id]
+        found = [links(self._blobs.read(row.blob, 0, HEADER_LIMIT)) for row in rows]
+        joined = join_threads(connection, account_id, [self._thread_digests(account_id, one) for one in found])
+        return {row.uid: thread_id for row, thread_id in zip(rows, joined, strict=True)}
 
     def _remove(self, transaction: Transaction, folder_id: int, rows: Sequence[AnyRow]) -> None:
         """Expunge rows of a folder that is held, with a modseq of their own."""

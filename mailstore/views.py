@@ -3,7 +3,7 @@
 Invariants:
 * the arrays of a folder are those of one snapshot of the database; they are brought forward by what changed since, under
   the folder's own lock, and read again from the start only when nothing is known;
-* callers get copies: what a session does to its arrays touches nobody else's;
+* callers share the arrays, which are never changed once shown: who changes them copies them first, here as in a session;
 * at most FOLDERS folders, and MESSAGES messages in all, are kept; the folders used the longest ago go first.
 """
 
@@ -51,6 +51,8 @@ class Arrays:
     sizes: list[int] = field(default_factory=list)
     dates: list[datetime] = field(default_factory=list)
     blobs: list[str] = field(default_factory=list)
+    shown: bool = False
+    """Whether somebody reads these very lists: they are then replaced by copies before a change."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def columns(self) -> tuple[list[Any], ...]:
@@ -65,10 +67,22 @@ class Arrays:
             self._load(connection, folder_id)
         else:
             changed, gone = read_changes(connection, folder_id, self.reached)
+            if self.shown:
+                self._replace()
             self._remove(gone)
             for row in changed:
                 self._put(row)
         self.reached = highest_modseq
+
+    def show(self) -> tuple[list[Any], ...]:
+        """The arrays, in the order of COLUMNS, for readers: never changed from here on."""
+        self.shown = True
+        return self.columns()
+
+    def _replace(self) -> None:
+        self.uids, self.modseqs, self.flags = self.uids[:], self.modseqs[:], self.flags[:]
+        self.sizes, self.dates, self.blobs = self.sizes[:], self.dates[:], self.blobs[:]
+        self.shown = False
 
     def _load(self, connection: Connection, folder_id: int) -> None:
         # The driver's own values: a hundred thousand moments are not made one by one by the type's decorator.
@@ -81,6 +95,7 @@ class Arrays:
         self.uids, self.modseqs, self.sizes, self.blobs = list(uids), list(modseqs), list(sizes), list(blobs)
         self.flags = list(map(from_text, texts))
         self.dates = [_moment(value) for value in dates]
+        self.shown = False
 
     def _remove(self, uids: Iterable[int]) -> None:
         gone = set(uids)

@@ -7,6 +7,7 @@ display name, of a comment or of an encoded word never becomes an address. Linea
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from mime.words import decode_words
 
@@ -27,6 +28,19 @@ def addresses(value: str) -> list[tuple[str, str]]:
 
     Give the field's text with encoded words *not yet decoded* (`Field.text`, or use `Part.addresses`): display names
     are decoded here, after the commas and angle brackets have been read. Broken entries are left out."""
+    return list(_known(value)) if len(value) <= _REMEMBERED else _read(value)
+
+
+_REMEMBERED = 160
+"""Characters of the longest field that is remembered: correspondents write again and again."""
+
+
+@lru_cache(maxsize=1024)
+def _known(value: str) -> tuple[tuple[str, str], ...]:
+    return tuple(_read(value))
+
+
+def _read(value: str) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     entry: list[_Token] = []
     angle = False

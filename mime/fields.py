@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
+from typing import NamedTuple
 
 from mime.words import unfold
 
@@ -19,12 +20,11 @@ MAX_HEADER = 256 * 1024
 """Octets of header whose fields are kept; what is beyond is still header, but its fields are not looked at."""
 MAX_FIELDS = 10_000
 
-_BLANK_LINE = re.compile(rb"\n\r?\n")
+_FOLD_STARTS = frozenset(b" \t")
 _FIELD_NAME = re.compile(rb"([!-9;-~]{1,998})[ \t]*:")
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """One header field: `name` as written ("" for a line that is no field), `value` the raw octets after the colon
     without the last line end (folds kept), `start` and `end` its place in the message, line end included."""
 
@@ -45,8 +45,11 @@ def header_end(raw: bytes, start: int = 0, stop: int | None = None) -> tuple[int
     for blank in (b"\r\n", b"\n"):
         if raw.startswith(blank, start, stop):
             return start, start + len(blank)
-    match = _BLANK_LINE.search(raw, start, stop)
-    return (match.start() + 1, match.end()) if match else (stop, stop)
+    found = raw.find(b"\n\r\n", start, stop)
+    bare = raw.find(b"\n\n", start, stop if found < 0 else found + 1)
+    if bare >= 0:
+        return bare + 1, bare + 2
+    return (found + 1, found + 3) if found >= 0 else (stop, stop)
 
 
 def iter_fields(raw: bytes, start: int, stop: int) -> Iterator[Field]:
@@ -61,17 +64,47 @@ def iter_fields(raw: bytes, start: int, stop: int) -> Iterator[Field]:
         position = end
 
 
+@lru_cache(maxsize=64)
+def _start_of(name: str) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
+    start = rb"(?i:" + re.escape(name.encode("ascii")) + rb")[ \t]*+:"
+    return re.compile(start), re.compile(rb"\n" + start)
+
+
+def values_of(header: bytes, name: str) -> list[str]:
+    """The text of every field called `name` (any case) in a header: what `iter_fields` would find, in one scan."""
+    found: list[str] = []
+    stop = len(header)
+    first, following = _start_of(name)
+    match = first.match(header) or following.search(header)
+    while match is not None:
+        end = _field_end(header, match.end(), stop)
+        found.append(unfold(header[match.end() : end]))
+        match = following.search(header, end - 1, stop)
+    return found
+
+
+_CONTENT_FIELD = re.compile(rb"((?i:content-[!-9;-~]{0,990}+|mime-version))[ \t]*+:")
+_NEXT_CONTENT_FIELD = re.compile(rb"\n" + _CONTENT_FIELD.pattern)
+
+
+def content_fields(raw: bytes, start: int, stop: int) -> list[tuple[bytes, int, int, int]]:
+    """(name in lower case, place, place of the value, end) of the Content-* and MIME-Version fields of the header
+    `raw[start:stop]`: what `iter_fields` would find, in one scan."""
+    found: list[tuple[bytes, int, int, int]] = []
+    match = _CONTENT_FIELD.match(raw, start, stop) or _NEXT_CONTENT_FIELD.search(raw, start, stop)
+    while match is not None:
+        end = _field_end(raw, match.end(), stop)
+        found.append((match[1].lower(), match.start(1), match.end(), end))
+        match = _NEXT_CONTENT_FIELD.search(raw, end - 1, stop)
+    return found
+
+
 def _field_end(raw: bytes, position: int, stop: int) -> int:
-    """The end of the field that begins at `position`, its folds included."""
-    end = _line_end(raw, position, stop)
-    while end < stop and raw[end] in b" \t":
-        end = _line_end(raw, end, stop)
+    """The end of the field in whose first line `position` is, its folds included."""
+    end = raw.find(b"\n", position, stop) + 1 or stop
+    while end < stop and raw[end] in _FOLD_STARTS:
+        end = raw.find(b"\n", end, stop) + 1 or stop
     return end
-
-
-def _line_end(raw: bytes, position: int, stop: int) -> int:
-    found = raw.find(b"\n", position, stop)
-    return stop if found < 0 else found + 1
 
 
 def split(raw: bytes) -> tuple[list[Field], int]:

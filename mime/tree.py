@@ -53,7 +53,7 @@ class Part:
     def decoded(self, raw: bytes) -> bytes:
         """The body with base64 or quoted-printable undone, tolerantly; other encodings give the body as it is."""
         if self.encoding == "base64":
-            return decode_base64(memoryview(raw)[self.body_start : self.end])
+            return decode_base64(raw, self.body_start, self.end)
         if self.encoding == "quoted-printable":
             return decode_quoted_printable(self.body(raw))
         return self.body(raw)
@@ -174,6 +174,14 @@ def _encoding(fields: tuple[Field, ...]) -> str:
         if field.name.lower() == "content-transfer-encoding":
             return split_parameters(field.text)[0]
     return ""
+
+
+def spans(raw: bytes, body: int, end: int, boundary: str) -> list[tuple[int, int]]:
+    """The places of the parts of the multipart whose body is `raw[body:end]`; empty when it cannot be read as one without
+    a defect."""
+    defects: list[str] = []
+    found = _ranges(raw, body, end, boundary, 1, _Budget(1000), defects)
+    return [] if defects else found
 
 
 def _ranges(

@@ -10,7 +10,10 @@ import binascii
 import codecs
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
+
+import pybase64
 
 _ENCODED_WORD = re.compile(r"=\?([^?*\s]{1,64})(?:\*[^?\s]{0,64})?\?([bBqQ])\?([^?\s]*)\?=")
 _GAP = re.compile(r"[ \t\r\n]*\Z")
@@ -85,33 +88,40 @@ def _word_bytes(kind: str, payload: str) -> bytes:
     return binascii.a2b_qp(data, header=True)
 
 
-_NOT_BASE64 = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="))
+_NOT_BASE64 = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"))
 
 
-def decode_base64(data: bytes | memoryview) -> bytes:
-    """Tolerant base64 (RFC 2045 §6.8): other characters are skipped, padding ends it, a cut tail is dropped."""
+def decode_base64(data: bytes, start: int = 0, stop: int | None = None) -> bytes:
+    """Tolerant base64 (RFC 2045 §6.8) of `data[start:stop]`: other characters are skipped, the first padding ends it, a
+    cut tail is dropped."""
+    stop = len(data) if stop is None else stop
+    padding = data.find(b"=", start, stop)
+    if padding >= 0:
+        stop = min(stop, padding + (2 if data.startswith(b"==", padding) else 1))
     try:
-        return binascii.a2b_base64(data)  # which skips and ends just so, but refuses a cut tail
-    except binascii.Error:
-        return _decode_cut_base64(bytes(data))
+        return pybase64.b64decode(memoryview(data)[start:stop])
+    except binascii.Error:  # a cut tail, padding in two pieces
+        return _decode_cut_base64(data[start:stop])
 
 
 def _decode_cut_base64(data: bytes) -> bytes:
-    clean = data.translate(None, _NOT_BASE64)
-    stop = clean.find(b"=")
-    if stop >= 0:
-        clean = clean[:stop]
+    clean = data.partition(b"=")[0].translate(None, _NOT_BASE64)
     tail = len(clean) % 4
     if tail == 1:
         clean = clean[:-1]
     elif tail:
         clean += b"=" * (4 - tail)
-    return binascii.a2b_base64(clean)
+    return pybase64.b64decode(clean, validate=True)
+
+
+_LOOSE_END = re.compile(rb"[ \t]\r?\n")
+_TABS_AS_SPACES = bytes.maketrans(b"\t", b" ")
 
 
 def decode_quoted_printable(data: bytes) -> bytes:
     """Tolerant quoted-printable (RFC 2045 §6.7): white space that transport added at line ends is dropped."""
-    if b" \r\n" in data or b"\t\r\n" in data or b" \n" in data or b"\t\n" in data:
+    # One quick look first: most of what there is has no such white space.
+    if b" \n" in data.translate(_TABS_AS_SPACES, b"\r") and _LOOSE_END.search(data):
         data = b"\n".join(_strip_line(line) for line in data.split(b"\n"))
     return binascii.a2b_qp(data)
 
@@ -126,10 +136,40 @@ def split_parameters(value: str) -> tuple[str, dict[str, str]]:
     """`text/plain; charset="x"; name*0*=...` to (`text/plain`, parameters). RFC 2045 §5.1 and RFC 2231 §3, §4.
 
     Keys are lower case; the first value of a repeated parameter wins; broken pieces are skipped."""
+    boundary = _BOUNDARY.fullmatch(value) if value.lower().count("boundary") == 1 else None
+    if boundary is not None:
+        # A boundary is another one each time; what is round it is not.
+        value = boundary[1] + boundary[3]
+    if len(value) > _REMEMBERED:
+        return _split_parameters(value)
+    head, parameters = _known_parameters(value)
+    parameters = parameters.copy()
+    if boundary is not None:
+        parameters["boundary"] = boundary[2]
+    return head, parameters
+
+
+_REMEMBERED = 160
+"""Characters of the longest value that is remembered: what mail programs write again and again."""
+_OTHERS = r'(?:[^"\\();]++|"[^"\\()]*+"|;(?!\s*+boundary))*+'
+_BOUNDARY = re.compile(
+    rf"""({_OTHERS});\s*boundary="([0-9A-Za-z'+_,./:=?-]{{1,70}}+)"((?:;{_OTHERS})?)""", re.IGNORECASE
+)
+"""A value with its one boundary in quotes, and neither comments nor backslashes. The word may stand nowhere else in it."""
+
+
+@lru_cache(maxsize=512)
+def _known_parameters(value: str) -> tuple[str, dict[str, str]]:
+    return _split_parameters(value)
+
+
+def _split_parameters(value: str) -> tuple[str, dict[str, str]]:
     head, _, rest = _without_comments(value).partition(";")
     pieces: dict[str, list[tuple[int, bool, str]]] = {}
     for match in _parameters(rest):
-        raw = re.sub(r"\\(.)", r"\1", match[2], flags=re.DOTALL) if match[2] is not None else (match[3] or "")
+        raw = match[2] if match[2] is not None else (match[3] or "")
+        if match[2] is not None and "\\" in raw:
+            raw = re.sub(r"\\(.)", r"\1", raw, flags=re.DOTALL)
         section = _SECTION.match(match[1].lower())
         if section is not None:
             pieces.setdefault(section[1], []).append((int(section[2] or -1), section[3] is not None, raw))

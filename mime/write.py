@@ -7,7 +7,6 @@ Invariants: what is written is 7-bit ASCII with CRLF line ends and lines of at m
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 import secrets
 import struct
@@ -15,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Literal
 from urllib.parse import quote
+
+import pybase64
 
 from mime.addresses import addresses
 from mime.fields import to_crlf
@@ -229,14 +230,17 @@ def is_plain_seven_bit(content: bytes) -> bool:
     )
 
 
+LINE_OCTETS = 57
+"""Octets that one line of base64 holds."""
+
+
 class Base64Lines:
     """Base64 in lines of 76 characters, CRLF between and after them, written piece by piece (RFC 2045 §6.8).
 
     Memory: what is written, once. A C call encodes 1024 lines and another cuts them: no Python loop over lines, and the
     piece worked on stays in the processor's cache."""
 
-    _BLOCK = 57 * 1024
-    _CUT = struct.Struct("76s" * 1024)
+    _BLOCK = LINE_OCTETS * 1024
 
     def __init__(self, head: bytes = b"", size: int = 0) -> None:
         """`head` comes first, as it is. `size`: exactly how many octets will be encoded, when that is known; their
@@ -262,15 +266,11 @@ class Base64Lines:
         self._rest = bytes(view[position:])
 
     def _block(self, octets: bytes | memoryview) -> None:
-        self._out.write(b"\r\n".join(self._CUT.unpack(binascii.b2a_base64(octets, newline=False))))
-        self._out.write(b"\r\n")
+        self._out.write(base64_lines(octets))
 
     def finish(self) -> bytes:
         """All that was written. Nothing may be written after."""
-        text = binascii.b2a_base64(self._rest, newline=False)
-        if text:
-            self._out.write(b"\r\n".join([text[at : at + 76] for at in range(0, len(text), 76)]))
-            self._out.write(b"\r\n")
+        self._block(self._rest)
         return self._out.getvalue()
 
 
@@ -280,11 +280,21 @@ def encoded_size(size: int) -> int:
     return characters + (characters + 75) // 76 * 2
 
 
-def base64_lines(content: bytes) -> bytes:
+_CUTS = {count: struct.Struct("76s" * count) for count in (1024, 128, 16)}
+
+
+def base64_lines(content: bytes | memoryview) -> bytes:
     """Base64 in lines of 76 characters, CRLF between and after them."""
-    lines = Base64Lines(size=len(content))
-    lines.write(content)
-    return lines.finish()
+    text = pybase64.b64encode(content)
+    lines: list[bytes] = []
+    position, size = 0, len(text)
+    for count, cut in _CUTS.items():
+        while size - position >= 76 * count:
+            lines += cut.unpack_from(text, position)
+            position += 76 * count
+    lines += [text[at : at + 76] for at in range(position, size, 76)]
+    lines.append(b"")
+    return b"\r\n".join(lines)
 
 
 def quoted_printable(content: bytes) -> bytes:

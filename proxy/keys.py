@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -50,10 +50,11 @@ class Tokens(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HeldSigner:
-    """A signer and the id of its key in the store."""
+    """A signer and the id of its key in the store; `opens`: whether the operator also opens the mailbox's messages."""
 
     key_id: int
     signer: Signer
+    opens: bool
 
 
 class HeldDecryptor:
@@ -90,12 +91,16 @@ class KeyRing:
 
     def signer(self, account: Account) -> HeldSigner | None:
         """The newest key in force that signs for a mailbox: its own, else its domain's when that speaks for it."""
-        own = self._signing(account.address)
-        if own:
-            return self._held(own[0])
-        for record in self._signing(account.address.rpartition("@")[2]):
-            if speaks_for(_chain(record)[0], account.address, owner_id=account.national_id):
-                return self._held(record)
+        own = self._records(account.address)
+        opens = any(_in_use(record, DECRYPTION_USAGES) for record in own)
+        for record in own:
+            if _in_use(record, SIGNING_USAGES):
+                return self._held(record, opens)
+        for record in self._records(account.address.rpartition("@")[2]):
+            if _in_use(record, SIGNING_USAGES) and speaks_for(
+                _chain(record)[0], account.address, owner_id=account.national_id
+            ):
+                return self._held(record, opens)
         return None
 
     def decryptors(self, address: str) -> tuple[HeldDecryptor, ...]:
@@ -108,16 +113,13 @@ class KeyRing:
 
     def opens_for(self, address: str) -> bool:
         """Whether the operator holds a key in force that opens this mailbox's messages: its owner left that to it."""
-        return any(record.usage in DECRYPTION_USAGES and record.retired_at is None for record in self._records(address))
-
-    def _signing(self, holder: str) -> list[KeyRecord]:
-        return [one for one in self._records(holder) if one.usage in SIGNING_USAGES and one.retired_at is None]
+        return any(_in_use(record, DECRYPTION_USAGES) for record in self._records(address))
 
     def _records(self, holder: str) -> list[KeyRecord]:
         return [one for one in self._store.key_records(holder) if one.chain_pem and one.destroyed_at is None]
 
-    def _held(self, record: KeyRecord) -> HeldSigner:
-        return HeldSigner(record.id, self._signers.get(record, self._load_signer))
+    def _held(self, record: KeyRecord, opens: bool) -> HeldSigner:
+        return HeldSigner(record.id, self._signers.get(record, self._load_signer), opens)
 
     def _load_signer(self, record: KeyRecord) -> Signer:
         private, chain = self._store.private_key(record.id), _chain(record)
@@ -162,6 +164,10 @@ class _Kept(Generic[_T]):
             while len(self._loaded) > _KEPT:
                 self._loaded.popitem(last=False)
         return loaded
+
+
+def _in_use(record: KeyRecord, usages: Set[str]) -> bool:
+    return record.usage in usages and record.retired_at is None
 
 
 def _chain(record: KeyRecord) -> tuple[x509.Certificate, ...]:

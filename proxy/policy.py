@@ -55,6 +55,15 @@ class CustodyPolicy(StrEnum):
     OWNER = "owner"
 
 
+class HeaderPolicy(StrEnum):
+    """Whether Subject, From, To, Date and Message-ID are protected with the message (RFC 9788). SIGNED: copies are signed,
+    all stay readable outside. ENCRYPTED: in encrypted copies the Subject is only inside."""
+
+    NONE = "none"
+    SIGNED = "signed"
+    ENCRYPTED = "encrypted"
+
+
 VALUES: Mapping[str, type[StrEnum]] = {
     "sign": SignPolicy,
     "encrypt": EncryptPolicy,
@@ -72,7 +81,7 @@ class BadPolicy(ValueError):
 @dataclass(frozen=True, slots=True)
 class ProxyPolicy:
     """The operator's policy: signing by kind of mailbox, the rest for all. `encryption`: which algorithms, and whether the
-    sender is encrypted to as well."""
+    sender is encrypted to as well. `headers`: what is protected of the header of a message signed here."""
 
     sign: Mapping[MailboxKind, SignPolicy]
     encrypt: EncryptPolicy
@@ -80,6 +89,7 @@ class ProxyPolicy:
     confirm: ConfirmPolicy = ConfirmPolicy.NEVER
     custody: CustodyPolicy = CustodyPolicy.OPERATOR
     encryption: EncryptionPolicy = field(default_factory=EncryptionPolicy)
+    headers: HeaderPolicy = HeaderPolicy.SIGNED
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,13 +19,14 @@ from mailstore import Account, Event, OutgoingCopy, Store
 from proxy import scrub
 from proxy.checking import CodeDesk, CodeState, refused
 from proxy.confirmation import confirmation
-from proxy.keys import KeyRing, Tokens
+from proxy.keys import HeldSigner, KeyRing, Tokens
 from proxy.model import Opened, Protected, Refusal
 from proxy.policy import (
     ConfirmPolicy,
     CustodyPolicy,
     Effective,
     EncryptPolicy,
+    HeaderPolicy,
     ProxyPolicy,
     SignPolicy,
     WithoutCertificate,
@@ -87,13 +88,22 @@ class Protector:
         self._signers = signers
         self._encryption = recipients
         self._is_local = is_local
+        self._heard = smime.CapabilityMemory()
 
     def protect(
-        self, raw: bytes, *, sender: Account, recipients: Sequence[str], at: datetime, peer: str = ""
+        self,
+        raw: bytes,
+        *,
+        sender: Account,
+        recipients: Sequence[str],
+        at: datetime,
+        peer: str = "",
+        vouched: bool = False,
     ) -> Protected | Refusal:
         """Sign and encrypt `raw` (RFC 5322, CRLF) for its recipients, or say why not.
 
-        `peer` is the address the message came from, for codes limited to a network ("" when unknown). Raises
+        `peer` is the address the message came from, for codes limited to a network ("" when unknown). `vouched`: the road
+        it came by proves whose it is (a hospital's feed known by its certificate), no code is asked for. Raises
         mailstore.StoreError when the store cannot answer; smime errors never leave.
         """
         policy = self.policy_of(sender)
@@ -108,7 +118,7 @@ class Protector:
             return self._as_is(clear, recipients)
         if kind is not smime.LayerKind.CLEAR:
             return self._already_signed(case, taken)
-        needed = policy.sign is SignPolicy.WITH_CODE
+        needed = policy.sign is SignPolicy.WITH_CODE and not vouched
         if needed and check.state is CodeState.NONE:
             return refused(events=(Event("code.refused", {"account": sender.address, "reason": "absent"}),))
         if needed and check.state is CodeState.STALE:
@@ -155,7 +165,7 @@ class Protector:
                 f"no valid signing key for {case.sender.address}: ask the operator to create one",
             )
         try:
-            signed = smime.sign_message(case.raw, held.signer, at=case.at)
+            signed, to_seal = self._signed(case, held)
         except smime.SmimeError as error:
             return _key_failed(case.sender, error.code, held.key_id)
         detail = {
@@ -164,7 +174,18 @@ class Protector:
             "code_id": code_id,
             "rule": f"{case.policy.sign.value} ({origin})",
         }
-        return self._encrypt(case, case.raw, signed, Event("message.signed", detail))
+        return self._encrypt(case, case.raw, signed, Event("message.signed", detail), to_seal)
+
+    def _signed(self, case: _Handover, held: HeldSigner) -> tuple[bytes, bytes]:
+        """(signed message, the same to be encrypted: where the policy hides its Subject, another). What it states to read is
+        what opens the mailbox's messages: this program, or one of which nothing is known."""
+        signer, reads = held.signer, smime.OURS if held.opens else smime.COMMON
+        headers = self._policy.headers
+        mode = None if headers is HeaderPolicy.NONE else smime.HeaderMode.CLEAR
+        signed = smime.sign_message(case.raw, signer, at=case.at, protect=mode, reads=reads)
+        if headers is not HeaderPolicy.ENCRYPTED or case.policy.encrypt is EncryptPolicy.NEVER:
+            return signed, signed
+        return signed, smime.sign_message(case.raw, signer, at=case.at, protect=smime.HeaderMode.CIPHER, reads=reads)
 
     def _already_signed(self, case: _Handover, taken: bytes) -> Protected | Refusal:
         """A message signed at the desk: its signer must be the mailbox's owner (national id, or address for a structure)."""
@@ -176,6 +197,7 @@ class Protector:
         if self._scrubbed(inside) != inside:
             return _code_inside_signature(case.sender)
         raw = case.raw if smime.clear_entity(case.raw) == inside else taken
+        self._heard.learn(verifications)
         for one in verifications:
             certificate = one.signer_certificate
             if certificate is None or one.verdict is not smime.Verdict.VALID:
@@ -185,7 +207,9 @@ class Protector:
                 return self._encrypt(case, inside, raw, Event("message.signed_by_sender", {"dn": dn}))
         return _signature_refused(case.sender, ",".join(one.verdict for one in verifications) or "none")
 
-    def _encrypt(self, case: _Handover, clear: bytes, signed: bytes, event: Event) -> Protected | Refusal:
+    def _encrypt(
+        self, case: _Handover, clear: bytes, signed: bytes, event: Event, to_seal: bytes | None = None
+    ) -> Protected | Refusal:
         try:
             found = self._recipients(case)
         except (DirectoryUnavailable, DirectoryError):
@@ -193,7 +217,7 @@ class Protector:
         objection = _without_certificate(case, found.without)
         if objection is not None:
             return objection
-        encrypted = self._encrypted(case, signed, found) if found.certificates else b""
+        encrypted = self._encrypted(case, to_seal or signed, found) if found.certificates else b""
         local = {
             address: encrypted if address in found.certificates and not self._opens_for(address) else signed
             for address in case.recipients
@@ -218,8 +242,10 @@ class Protector:
         told = case.policy.confirm is ConfirmPolicy.ALWAYS or (
             case.policy.confirm is ConfirmPolicy.UNENCRYPTED and bool(found.without)
         )
-        note = confirmation(case.raw, event, case.sender, tuple(found.certificates), found.without, case.at)
-        return Protected(clear, local, copies, (event, done), note if told else b"")
+        note = b""
+        if told:
+            note = confirmation(case.raw, event, case.sender, tuple(found.certificates), found.without, case.at)
+        return Protected(clear, local, copies, (event, done), note)
 
     def _as_is(self, raw: bytes, recipients: Sequence[str]) -> Protected:
         """Encrypted by the sender: nothing can be looked at, and nothing is changed."""
@@ -238,8 +264,9 @@ class Protector:
         read, as far as is known, and never below the policy."""
         policy = self._policy.encryption
         sender = self._find_certificates([case.sender.address], case.at).certificates if policy.to_sender else {}
-        certificates = list(found.certificates.values())
-        return smime.encrypt_message(signed, certificates, policy=policy, sender=sender.get(case.sender.address))
+        known = [self._heard.recipient(certificate) for certificate in found.certificates.values()]
+        own = [self._heard.recipient(certificate) for certificate in sender.values()]
+        return smime.encrypt_message(signed, known, policy=policy, sender=own[0] if own else None)
 
     def _opens_for(self, address: str) -> bool:
         return self._keys.opens_for(address) and self._custody(address)
@@ -278,7 +305,9 @@ class Protector:
             event = Event("message.not_opened", {"reason": error.code, "account": recipient.address})
             result = "temperror" if isinstance(error, smime.KeyUnavailable) else "permerror"
             return Opened(raw, (f"smime={result} reason={error.code}",), None, (event,))
+        self._heard.learn(opened.verifications)
         readable = opened.opened or not opened.encrypted
+        content = opened.revealed()
         detail = {
             "account": recipient.address,
             "encrypted": "yes" if opened.encrypted else "no",
@@ -289,11 +318,11 @@ class Protector:
             "key_id": ", ".join(str(key.key_id) for key in keys if key.used),
         }
         return Opened(
-            opened.content,
+            content,
             authentication_results(
                 opened.verifications, sender, owner_id=self._owner(sender) if opened.verifications else None
             ),
-            smime.clear_entity(opened.content) if readable else None,
+            smime.clear_entity(content) if readable else None,
             (Event("message.opened", detail),),
         )
 

@@ -1,113 +1,112 @@
-"""The process that speaks to a PKCS#11 library, so that a library that hangs or crashes takes only this process with it.
+"""The process that speaks to a PKCS#11 library of server-side keys (see `smime.library_process`).
 
-One JSON object a line on standard input, one answer a line on standard output. The first line gives library and PIN
-(never an argument, which other users could read); the others ask to sign, unwrap, agree or generate.
+The first frame is JSON: library and PIN. A request is one octet, what is wanted, and its content; an answer is `+` and the
+result, or `-` and a fixed word, never a text that could hold a PIN:
+
+    o  JSON {use, token, key, certificate}    a key, by its number from then on (4 octets)
+    s  key, mechanism (1), digest             a signature
+    u  key, length (2), size (1), OAEP hashes "digest,mask" or nothing, encrypted key   the content key
+    a  key, point                             a shared secret
+    g  JSON {token, key, bits}                a new key pair: its public part
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import os
-import sys
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Callable
 
 from cryptography import x509
 from pkcs11 import exceptions as errors
 
 from smime import KeyTransport, Mechanism, SmimeError
 from smime.errors import KeyUnavailable, UnwrapFailed
+from smime.library_process import serve
 from smime.pkcs11 import Token, TokenDecryptor, TokenSigner
 
-PIN_REFUSED = "pin-refused"
+PIN_REFUSED = b"pin-refused"
+UNKNOWN_KEY = b"unknown-key"
+MECHANISMS = tuple(Mechanism)
+"""Numbered by their place here."""
 _REFUSALS = (errors.PinIncorrect, errors.PinInvalid, errors.PinExpired, errors.PinLocked)
-Request = Mapping[str, Any]
+_MOST_HELD = 4096
 
 
 class Worker:
-    """Requests on one library."""
+    """Requests on one library. `answer` never raises for what a request can cause."""
 
-    def __init__(self, library: str, pin: str) -> None:
-        self._library, self._pin = library, pin
+    def __init__(self, first: bytes) -> None:
+        read = json.loads(first)
+        self._library, self._pin = read["library"], read["pin"]
         self._refused = False
-        self._held: dict[tuple[str, ...], TokenSigner | TokenDecryptor] = {}
-
-    def answer(self, request: Request) -> dict[str, Any]:
-        """`{"ok": value}`, or `{"error": fixed word}`: never a text that could hold a PIN."""
-        operations: dict[str, Callable[[Request], str]] = {
-            "sign": self._sign,
-            "unwrap": self._unwrap,
-            "agree": self._agree,
-            "generate": self._generate,
+        self._opened = 0
+        self._held: OrderedDict[bytes, TokenSigner | TokenDecryptor] = OrderedDict()
+        self._operations: dict[int, Callable[[bytes], bytes]] = {
+            ord("o"): self._open,
+            ord("s"): self._sign,
+            ord("u"): self._unwrap,
+            ord("a"): self._agree,
+            ord("g"): self._generate,
         }
+
+    def answer(self, request: bytes) -> bytes:
+        """See the module's text."""
         try:
-            return {"ok": operations[request["op"]](request)}
+            return b"+" + self._operations[request[0]](request[1:])
         except UnwrapFailed:
-            return {"error": "unwrap-failed"}
+            return b"-unwrap-failed"
         except SmimeError as error:
             self._refused = self._refused or isinstance(error.__cause__, _REFUSALS)
-            return {"error": PIN_REFUSED if self._refused else error.code}
+            return b"-" + (PIN_REFUSED if self._refused else error.code.encode())
+        except KeyError:
+            return b"-" + UNKNOWN_KEY
 
-    def _sign(self, request: Request) -> str:
-        held = self._key(request, "sign")
-        assert isinstance(held, TokenSigner)  # noqa: S101 - kept under this name
-        return _text(held.sign(_octets(request["digest"]), Mechanism(request["mechanism"])))
+    def _open(self, content: bytes) -> bytes:
+        wanted = json.loads(content)
+        token = self._token(wanted["token"])
+        certificate = x509.load_der_x509_certificate(base64.b64decode(wanted["certificate"]))
+        label = wanted["key"]
+        held = (
+            token.signer((certificate,), label=label)
+            if wanted["use"] == "sign"
+            else token.decryptor(certificate, label=label)
+        )
+        self._opened += 1
+        number = self._opened.to_bytes(4, "big")
+        self._held[number] = held
+        while len(self._held) > _MOST_HELD:
+            self._held.popitem(last=False)
+        return number
 
-    def _unwrap(self, request: Request) -> str:
-        oaep = tuple(request["oaep"]) if request["oaep"] else None
-        transport = KeyTransport((oaep[0], oaep[1]) if oaep else None)
-        return _text(self._opener(request).unwrap(_octets(request["data"]), transport, request["length"]))
+    def _sign(self, content: bytes) -> bytes:
+        held = self._held[content[:4]]
+        assert isinstance(held, TokenSigner)  # noqa: S101 - asked for as one
+        return held.sign(content[5:], MECHANISMS[content[4]])
 
-    def _agree(self, request: Request) -> str:
-        return _text(self._opener(request).agree(_octets(request["data"])))
+    def _unwrap(self, content: bytes) -> bytes:
+        length, size = int.from_bytes(content[4:6], "big"), content[6]
+        digest, _, mask = content[7 : 7 + size].decode("ascii").partition(",")
+        transport = KeyTransport((digest, mask) if digest else None)
+        return self._opener(content).unwrap(content[7 + size :], transport, length)
 
-    def _generate(self, request: Request) -> str:
-        token = self._token(request["token"])
-        return _text(token.generate_rsa(request["key"], request["bits"]))
+    def _agree(self, content: bytes) -> bytes:
+        return self._opener(content).agree(content[4:])
+
+    def _generate(self, content: bytes) -> bytes:
+        wanted = json.loads(content)
+        return self._token(wanted["token"]).generate_rsa(wanted["key"], wanted["bits"])
+
+    def _opener(self, content: bytes) -> TokenDecryptor:
+        held = self._held[content[:4]]
+        assert isinstance(held, TokenDecryptor)  # noqa: S101 - asked for as one
+        return held
 
     def _token(self, label: str) -> Token:
         if self._refused:  # a second wrong try would bring the token nearer to its lock
             raise KeyUnavailable("the token refused its PIN")
         return Token.open(self._library, label=label, pin=self._pin)
 
-    def _opener(self, request: Request) -> TokenDecryptor:
-        held = self._key(request, "open")
-        assert isinstance(held, TokenDecryptor)  # noqa: S101 - kept under this name
-        return held
-
-    def _key(self, request: Request, use: str) -> TokenSigner | TokenDecryptor:
-        name = (use, request["token"], request["key"], request["certificate"])
-        held = self._held.get(name)
-        if held is None:
-            token = self._token(request["token"])
-            certificate = x509.load_der_x509_certificate(_octets(request["certificate"]))
-            if use == "sign":
-                held = token.signer((certificate,), label=request["key"])
-            else:
-                held = token.decryptor(certificate, label=request["key"])
-            self._held[name] = held
-        return held
-
-
-def _octets(text: str) -> bytes:
-    return base64.b64decode(text)
-
-
-def _text(octets: bytes) -> str:
-    return base64.b64encode(octets).decode("ascii")
-
-
-def main() -> None:
-    """Serve until standard input ends."""
-    # A library may print: what it prints must not be taken for an answer.
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    first = json.loads(sys.stdin.readline())
-    worker = Worker(first["library"], first["pin"])
-    for line in sys.stdin:
-        answers.write(json.dumps(worker.answer(json.loads(line))) + "\n")
-
 
 if __name__ == "__main__":
-    main()
+    serve(lambda first: Worker(first).answer)

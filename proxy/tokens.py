@@ -1,8 +1,9 @@
-"""Keys in PKCS#11 tokens (HSM, SoftHSM2, the national card library), used through a process of their own, with time-outs.
+"""Keys in PKCS#11 tokens (HSM, SoftHSM2), used through processes of their own, with time-outs.
 
-Invariants: the library is never loaded in this process; one request at a time for each worker process, because libraries
-are not thread safe; a call that takes too long kills the worker and is KeyUnavailable, and the next call starts another;
-the PIN goes through a pipe only. A reference names a key in a token; it is what the store keeps instead of a private key.
+Invariants: the library is never loaded in this process; a worker process works on one request at a time, because libraries
+are not thread safe, while others wait in its pipe; a key's number is used in the process that gave it only; a call that
+takes too long kills the worker and is KeyUnavailable, and the next call starts another; the PIN goes through a pipe only. A
+reference names a key in a token; it is what the store keeps instead of a private key.
 """
 
 from __future__ import annotations
@@ -10,23 +11,22 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-import queue
-import subprocess
-import sys
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from smime import KeyTransport, Mechanism, UnsuitableCertificate
 from smime.errors import KeyUnavailable, UnwrapFailed
+from smime.library_process import LibraryProcess, ProcessGone
 
 CALL_SECONDS = 10.0
-_PIN_REFUSED = "pin-refused"  # as `proxy.token_worker` says it; that module is never imported here
+# As `proxy.token_worker` says them; that module, which loads the library's binding, is never imported here.
+_MODULE = "proxy.token_worker"
+_PIN_REFUSED, _UNKNOWN_KEY = b"-pin-refused", b"-unknown-key"
+_NUMBER = {mechanism: bytes((number,)) for number, mechanism in enumerate(Mechanism)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,28 +66,21 @@ class TokenProcesses:
 
     def generate_rsa(self, reference: Reference, bits: int) -> bytes:
         """Make a key pair inside the token; its public key (SubjectPublicKeyInfo, DER). Raises KeyUnavailable."""
-        return self.ask({"op": "generate", "token": reference.token, "key": reference.key, "bits": bits})
+        wanted = {"token": reference.token, "key": reference.key, "bits": bits}
+        return self.ask(b"", b"g", json.dumps(wanted).encode())
 
-    def ask(self, request: dict[str, Any]) -> bytes:
-        """One request to whichever worker is free. Raises KeyUnavailable, UnsuitableCertificate, UnwrapFailed."""
-        first = next(self._turn)
-        order = [self._workers[(first + step) % len(self._workers)] for step in range(len(self._workers))]
-        for worker in order:
-            if worker.lock.acquire(blocking=False):
-                break
-        else:
-            worker = order[0]
-            worker.lock.acquire()
-        try:
-            return worker.ask(request)
-        finally:
-            worker.lock.release()
+    def ask(self, key: bytes, wanted: bytes, content: bytes) -> bytes:
+        """One request to the worker that has least to do. `key` is what opens the key there, empty when none is wanted.
+
+        Raises KeyUnavailable, UnsuitableCertificate, UnwrapFailed."""
+        turn = next(self._turn)
+        order = (self._workers[(turn + step) % len(self._workers)] for step in range(len(self._workers)))
+        return min(order, key=lambda worker: worker.process.waiting).ask(key, wanted, content)
 
     def close(self) -> None:
         """Stop the processes."""
         for worker in self._workers:
-            with worker.lock:
-                worker.stop()
+            worker.process.stop()
 
 
 class RemoteSigner:
@@ -97,7 +90,7 @@ class RemoteSigner:
         if not chain:
             raise UnsuitableCertificate("a signer needs its certificate")
         self._tokens, self._chain = tokens, tuple(chain)
-        self._request = _named(reference, chain[0])
+        self._key = _opening("sign", reference, chain[0])
 
     @property
     def chain(self) -> tuple[x509.Certificate, ...]:
@@ -105,7 +98,7 @@ class RemoteSigner:
 
     def sign(self, digest: bytes, mechanism: Mechanism) -> bytes:
         """See `smime.Signer.sign`."""
-        return self._tokens.ask({**self._request, "op": "sign", "digest": _text(digest), "mechanism": mechanism.value})
+        return self._tokens.ask(self._key, b"s", _NUMBER[mechanism] + digest)
 
 
 class RemoteDecryptor:
@@ -113,7 +106,7 @@ class RemoteDecryptor:
 
     def __init__(self, tokens: TokenProcesses, reference: Reference, certificate: x509.Certificate) -> None:
         self._tokens, self._certificate = tokens, certificate
-        self._request = _named(reference, certificate)
+        self._key = _opening("open", reference, certificate)
 
     @property
     def certificate(self) -> x509.Certificate:
@@ -121,89 +114,62 @@ class RemoteDecryptor:
 
     def unwrap(self, encrypted_key: bytes, transport: KeyTransport, key_length: int) -> bytes:
         """See `smime.Decryptor.unwrap`."""
-        wanted = {"data": _text(encrypted_key), "oaep": transport.oaep, "length": key_length}
-        return self._tokens.ask({**self._request, "op": "unwrap", **wanted})
+        oaep = ",".join(transport.oaep or ()).encode("ascii")
+        wanted = key_length.to_bytes(2, "big") + bytes((len(oaep),)) + oaep
+        return self._tokens.ask(self._key, b"u", wanted + encrypted_key)
 
     def agree(self, public: bytes) -> bytes:
         """See `smime.Decryptor.agree`."""
-        return self._tokens.ask({**self._request, "op": "agree", "data": _text(public)})
+        return self._tokens.ask(self._key, b"a", public)
 
 
 class _Worker:
-    """One process. `lock` is held by whoever asks."""
+    """One process, and the numbers that the keys opened in it have there."""
 
     def __init__(self, library: str, pin: str, seconds: float) -> None:
-        self.lock = threading.Lock()
-        self._first = json.dumps({"library": library, "pin": pin}) + "\n"
-        self._seconds = seconds
+        self.process = LibraryProcess(_MODULE, json.dumps({"library": library, "pin": pin}).encode(), seconds)
         self._refused = False
-        self._process: subprocess.Popen[str] | None = None
-        self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._opening = threading.Lock()
+        self._generation = 0
+        self._numbers: dict[bytes, bytes] = {}
 
-    def ask(self, request: dict[str, Any]) -> bytes:
+    def ask(self, key: bytes, wanted: bytes, content: bytes) -> bytes:
         if self._refused:
             raise KeyUnavailable("the token refused its PIN; it will not be tried again")
-        process = self._running()
         try:
-            assert process.stdin is not None  # noqa: S101 - asked for with PIPE
-            process.stdin.write(json.dumps(request) + "\n")
-            process.stdin.flush()
-            line = self._answers.get(timeout=self._seconds)
-        except (OSError, queue.Empty):
-            line = ""
-        if not line:  # dead, or too slow to be believed later
-            self.stop()
-            raise KeyUnavailable("the token does not answer")
-        answer = json.loads(line)
-        if "ok" in answer:
-            return base64.b64decode(answer["ok"])
-        if answer["error"] == "unwrap-failed":
+            generation, number = self._number(key)
+            answer = self.process.ask(wanted + number + content, generation=generation)
+            if answer == _UNKNOWN_KEY:  # it holds so many keys that it forgot this one
+                generation, number = self._number(key, forgotten=number)
+                answer = self.process.ask(wanted + number + content, generation=generation)
+        except ProcessGone:
+            raise KeyUnavailable("the token does not answer") from None
+        return self._result(answer)
+
+    def _number(self, key: bytes, forgotten: bytes = b"") -> tuple[int, bytes]:
+        """The number of a key, and the generation of the process in which it is that key's. `key` empty: none."""
+        generation = self.process.start()
+        if not key:
+            return generation, b""
+        with self._opening:
+            if self._generation != generation:
+                self._generation = generation
+                self._numbers.clear()
+            if self._numbers.get(key, forgotten) == forgotten:
+                self._numbers[key] = self._result(self.process.ask(b"o" + key, generation=generation))
+            return generation, self._numbers[key]
+
+    def _result(self, answer: bytes) -> bytes:
+        if answer[:1] == b"+":
+            return answer[1:]
+        if answer == b"-unwrap-failed":
             raise UnwrapFailed
-        if answer["error"] == UnsuitableCertificate.code:
+        if answer == b"-" + UnsuitableCertificate.code.encode():
             raise UnsuitableCertificate("the token does not do that")
-        self._refused = answer["error"] == _PIN_REFUSED
+        self._refused = answer == _PIN_REFUSED
         raise KeyUnavailable("the token does not answer")
 
-    def _running(self) -> subprocess.Popen[str]:
-        if self._process is None or self._process.poll() is not None:
-            self.stop()
-            self._answers = queue.SimpleQueue()
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "proxy.token_worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            threading.Thread(target=_read, args=(self._process, self._answers), daemon=True).start()
-            assert self._process.stdin is not None  # noqa: S101 - asked for with PIPE
-            with suppress(OSError):
-                self._process.stdin.write(self._first)
-        return self._process
 
-    def stop(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    with suppress(OSError):
-                        pipe.close()
-
-
-def _read(process: subprocess.Popen[str], answers: queue.SimpleQueue[str]) -> None:
-    """Move the answers of one process to its queue; an empty one says that it ended."""
-    assert process.stdout is not None  # noqa: S101 - asked for with PIPE
-    with suppress(ValueError, OSError):
-        for line in process.stdout:
-            answers.put(line)
-    answers.put("")
-
-
-def _named(reference: Reference, certificate: x509.Certificate) -> dict[str, str]:
-    der = certificate.public_bytes(Encoding.DER)
-    return {"token": reference.token, "key": reference.key, "certificate": _text(der)}
-
-
-def _text(octets: bytes) -> str:
-    return base64.b64encode(octets).decode("ascii")
+def _opening(use: str, reference: Reference, certificate: x509.Certificate) -> bytes:
+    octets = base64.b64encode(certificate.public_bytes(Encoding.DER)).decode("ascii")
+    return json.dumps({"use": use, "token": reference.token, "key": reference.key, "certificate": octets}).encode()

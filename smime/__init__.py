@@ -2,7 +2,7 @@
 written elsewhere. Keys in a PKCS#11 token: `smime.pkcs11`, imported apart."""
 
 from smime.algorithms import ContentCipher, Mechanism
-from smime.capabilities import Capabilities, EncryptionPolicy, Plan, Recipient, Transport, choose
+from smime.capabilities import COMMON, OURS, Capabilities, EncryptionPolicy, Plan, Recipient, Transport, choose
 from smime.coverage import Coverage, NestedLayer, PartCoverage, Survey, Through
 from smime.enveloped import can_receive
 from smime.errors import (
@@ -30,13 +30,17 @@ from smime.keys import (
     mechanisms_of,
 )
 from smime.layers import LayerKind, clear_entity, outermost
+from smime.memory import CapabilityMemory
 from smime.messages import encrypt_entity, encrypt_message, sign_entity, sign_message
 from smime.opening import Opened, open_message, verify_message
 from smime.policy import ReadingPolicy, WeakAllowance
 from smime.verdict import Finding, Findings, Judging, Note, PathChecker, PathResult, Reason, Verdict, Verification
 
 __all__ = [
+    "COMMON",
+    "OURS",
     "Capabilities",
+    "CapabilityMemory",
     "ContentCipher",
     "Coverage",
     "DecryptionFailed",

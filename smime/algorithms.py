@@ -22,55 +22,52 @@ MAX_RSA_BITS = 16384
 
 class Mechanism(StrEnum):
     """How a digest is signed. ECDSA signatures are DER `Ecdsa-Sig-Value`s (RFC 3279 §2.2.3), not raw r||s. ED25519 signs
-    the octets themselves, not a digest of them (RFC 8419 §3.1)."""
+    the octets themselves, not a digest of them (RFC 8419 §3.1). `digest`: the digest algorithm of the SignerInfo (SHA-512
+    with Ed25519). `family`: `rsa` (PKCS#1 v1.5), `pss`, `ecdsa` or `ed25519`."""
 
-    RSA_PKCS1_SHA256 = "rsa-pkcs1-sha256"
-    RSA_PKCS1_SHA384 = "rsa-pkcs1-sha384"
-    RSA_PKCS1_SHA512 = "rsa-pkcs1-sha512"
-    RSA_PSS_SHA256 = "rsa-pss-sha256"
-    RSA_PSS_SHA384 = "rsa-pss-sha384"
-    RSA_PSS_SHA512 = "rsa-pss-sha512"
-    ECDSA_SHA256 = "ecdsa-sha256"
-    ECDSA_SHA384 = "ecdsa-sha384"
-    ECDSA_SHA512 = "ecdsa-sha512"
-    ED25519 = "ed25519"
+    digest: str
+    family: str
 
-    @property
-    def digest(self) -> str:
-        """The digest algorithm of the SignerInfo; SHA-512 with Ed25519 (RFC 8419 §3.1)."""
-        return "sha512" if self is Mechanism.ED25519 else self.value.rsplit("-", 1)[1]
+    def __new__(cls, value: str, family: str = "", digest: str = "") -> Mechanism:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.family, member.digest = family, digest
+        return member
 
-    @property
-    def family(self) -> str:
-        """`rsa` (PKCS#1 v1.5), `pss`, `ecdsa` or `ed25519`."""
-        return {"rsa-pkcs1": "rsa", "rsa-pss": "pss"}.get(self.value.rsplit("-", 1)[0], self.value.split("-")[0])
+    RSA_PKCS1_SHA256 = "rsa-pkcs1-sha256", "rsa", "sha256"
+    RSA_PKCS1_SHA384 = "rsa-pkcs1-sha384", "rsa", "sha384"
+    RSA_PKCS1_SHA512 = "rsa-pkcs1-sha512", "rsa", "sha512"
+    RSA_PSS_SHA256 = "rsa-pss-sha256", "pss", "sha256"
+    RSA_PSS_SHA384 = "rsa-pss-sha384", "pss", "sha384"
+    RSA_PSS_SHA512 = "rsa-pss-sha512", "pss", "sha512"
+    ECDSA_SHA256 = "ecdsa-sha256", "ecdsa", "sha256"
+    ECDSA_SHA384 = "ecdsa-sha384", "ecdsa", "sha384"
+    ECDSA_SHA512 = "ecdsa-sha512", "ecdsa", "sha512"
+    ED25519 = "ed25519", "ed25519", "sha512"
 
 
 class ContentCipher(StrEnum):
-    """How the content is encrypted. The first four are written; AES-192 and triple DES are only read."""
+    """How the content is encrypted. The first four are written; AES-192 and triple DES are only read. `key_length`: octets
+    of the content key. `authenticated`: true for GCM, whose envelope is an AuthEnvelopedData (RFC 5083). `block`: octets
+    of a block of the cipher."""
 
-    AES256_GCM = "aes256-gcm"
-    AES128_GCM = "aes128-gcm"
-    AES256_CBC = "aes256-cbc"
-    AES128_CBC = "aes128-cbc"
-    AES192_GCM = "aes192-gcm"
-    AES192_CBC = "aes192-cbc"
-    TRIPLE_DES = "3des-cbc"
+    key_length: int
+    authenticated: bool
+    block: int
 
-    @property
-    def key_length(self) -> int:
-        """Octets of the content key."""
-        return 24 if self is ContentCipher.TRIPLE_DES else int(self.value[3:6]) // 8
+    def __new__(cls, value: str, key_length: int = 0, block: int = 0) -> ContentCipher:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.key_length, member.block, member.authenticated = key_length, block, value.endswith("-gcm")
+        return member
 
-    @property
-    def authenticated(self) -> bool:
-        """True for GCM, whose envelope is an AuthEnvelopedData (RFC 5083)."""
-        return self.value.endswith("-gcm")
-
-    @property
-    def block(self) -> int:
-        """Octets of a block of the cipher."""
-        return 8 if self is ContentCipher.TRIPLE_DES else 16
+    AES256_GCM = "aes256-gcm", 32, 16
+    AES128_GCM = "aes128-gcm", 16, 16
+    AES256_CBC = "aes256-cbc", 32, 16
+    AES128_CBC = "aes128-cbc", 16, 16
+    AES192_GCM = "aes192-gcm", 24, 16
+    AES192_CBC = "aes192-cbc", 24, 16
+    TRIPLE_DES = "3des-cbc", 24, 8
 
 
 WRITTEN_CIPHERS = (

@@ -47,12 +47,12 @@ def element(data: bytes, position: int, limit: int) -> Element:
     return tag, position, start, stop
 
 
-def only(data: bytes, tag: int) -> Element:
-    """The one element that `data` is, of this tag."""
+def only(data: bytes, tag: int | None = None) -> Element:
+    """The one element that `data` is, of this tag when one is given."""
     found = element(data, 0, len(data))
     if found[3] != len(data):
         raise MalformedCms("octets after the end")
-    if found[0] != tag:
+    if tag is not None and found[0] != tag:
         raise MalformedCms("another type")
     return found
 
@@ -66,7 +66,12 @@ def children(data: bytes, parent: Element, most: int) -> list[Element]:
     while position < stop:
         if len(found) >= most:
             raise MalformedCms("too many elements")
-        item = element(data, position, stop)
+        tag, size = data[position], data[position + 1] if position + 1 < stop else 0xFF
+        start = position + 2
+        if size < 0x80 and start + size <= stop and tag and tag & 0x1F != 0x1F:
+            item = (tag, position, start, start + size)  # the short form, met most, without the cost of a call
+        else:
+            item = element(data, position, stop)
         found.append(item)
         position = item[3]
     return found

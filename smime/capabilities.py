@@ -39,6 +39,9 @@ class Capabilities:
 
 
 OURS = Capabilities(WRITTEN_CIPHERS, oaep=True)
+"""What this program reads."""
+COMMON = Capabilities((ContentCipher.AES256_CBC, ContentCipher.AES128_CBC))
+"""What every program in use reads: to be stated for somebody whose program is not this one."""
 
 
 def write(capabilities: Capabilities) -> bytes:
@@ -135,7 +138,7 @@ def choose(
     reason = "asked"
     if cipher is None:
         cipher, reason = _best(list(stated.values()), policy)
-    chosen = tuple((item, transport or _transport(item, found, policy)) for item, found in stated.items())
+    chosen = tuple([(item, transport or _transport(item, found, policy)) for item, found in stated.items()])
     return Plan(cipher, chosen, reason)
 
 

@@ -30,6 +30,7 @@ class Kind(StrEnum):
 
 
 _KINDS = {SIGNED_DATA: Kind.SIGNED, ENVELOPED_DATA: Kind.ENVELOPED, AUTH_ENVELOPED_DATA: Kind.AUTH_ENVELOPED}
+_USUAL = {der.oid(oid): kind for oid, kind in _KINDS.items() if kind is not Kind.AUTH_ENVELOPED}
 
 
 def kind(data: bytes) -> Kind:
@@ -38,7 +39,8 @@ def kind(data: bytes) -> Kind:
         raise MalformedCms("not a ContentInfo")
     # Only the object identifier is looked at: whatever the length form of the outer sequence.
     start = 2 if data[1] <= 0x80 else 2 + (data[1] & 0x7F)
-    return _KINDS.get(oid(data, ber.element(data, start, len(data))), Kind.OTHER)
+    usual = _USUAL.get(data[start : start + 11])
+    return usual or _KINDS.get(oid(data, ber.element(data, start, len(data))), Kind.OTHER)
 
 
 def content(data: bytes, expected: tuple[Kind, ...]) -> tuple[Kind, ber.Element]:

@@ -10,22 +10,16 @@ differ between the two cards are in `_DIALECTS` and `cps_files`.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
-from smime.algorithms import Mechanism
 from smime.cps_apdu import Channel, Link, StatusError, raise_for
 from smime.cps_errors import (
     BadPin,
     ExpiredCard,
-    KeyMismatch,
     LastTry,
     MalformedCard,
     PinBlocked,
@@ -33,11 +27,9 @@ from smime.cps_errors import (
     WrongPin,
 )
 from smime.cps_files import Files, Model, certificate_octets, period_of_use, serial_number
+from smime.cps_model import SHA256_INFO, Activity, Holder, PinStatus, checked, holder_of, rsa_key
 from smime.cps_pkcs15 import CardKey, CardObject, object_directory, objects, private_keys
 from smime.cps_tlv import read
-from smime.errors import UnsuitableCertificate, UnwrapFailed
-from smime.identity import national_id
-from smime.keys import KeyTransport
 
 _CPS3 = bytes.fromhex("3BAC00402A001225006480000310009000")
 _CPS4 = bytes.fromhex("3B9B188001001225006480040100009044")
@@ -48,7 +40,6 @@ _CPS4_CANDIDATES = (
 _CONTACTLESS = bytes.fromhex("3B8F80010031B86404B0ECC1739401808290000E")
 _SERIAL, _PERIOD, _DIRECTORY = (bytes.fromhex(one) for one in ("3F00D003", "3F00D010", "3F0000015031"))
 _PIN = 0x01
-_SHA256_INFO = bytes.fromhex("3031300D060960864801650304020105000420")
 _MOST_CERTIFICATES = 8
 _MOST_ACTIVITIES = 16
 
@@ -68,34 +59,6 @@ _DIALECTS: Mapping[Model, _Dialect] = {
     Model.CPS3: _Dialect(0x00, 0x42, 0x81, 0x82),
     Model.CPS4: _Dialect(0x01, 0x28, 0x10, 0x20),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """Who holds a card, from its certificate. `national_id` is `8`+RPPS or `0`+ADELI, None when the certificate names no
-    person; `profession` the French title."""
-
-    national_id: str | None
-    surname: str
-    given_name: str
-    profession: str
-
-
-@dataclass(frozen=True, slots=True)
-class Activity:
-    """One practice situation: structure and sector (SAnn)."""
-
-    structure_name: str
-    structure_id: str
-    sector: str
-
-
-@dataclass(frozen=True, slots=True)
-class PinStatus:
-    """Tries left before the PIN is blocked; `most` when the card says how many there are after a right PIN."""
-
-    left: int
-    most: int | None = None
 
 
 def model_of(atr: bytes) -> Model:
@@ -172,14 +135,7 @@ class CpsCard:
 
     def holder(self) -> Holder:
         """Who holds the card, read from the signature certificate."""
-        certificate = self.signature_certificate()
-
-        def value(oid: x509.ObjectIdentifier) -> str:
-            found = [str(item.value) for rdn in certificate.subject.rdns for item in rdn if item.oid == oid]
-            return found[0] if len(found) == 1 else ""
-
-        name = x509.NameOID
-        return Holder(national_id(certificate), value(name.SURNAME), value(name.GIVEN_NAME), value(name.TITLE))
+        return holder_of(self.signature_certificate())
 
     def pin_status(self) -> PinStatus:
         """How many tries are left, without using one. Raises PinBlocked when none is."""
@@ -239,7 +195,7 @@ class CpsCard:
         with self._link.exclusive():
             self._channel.need(0x22, 0x81 if self.model is Model.CPS4 else 0x41, 0xB6, self._for_signature(key))
             signature = self._channel.need(0x2A, 0x9E, 0x9A, digest, le=256)
-        return _checked(signature, digest, certificate)
+        return checked(signature, digest, certificate)
 
     def _for_signature(self, key: CardKey | None) -> bytes:
         reference = key.reference if key is not None else self._dialect.sign_reference
@@ -251,24 +207,24 @@ class CpsCard:
         """RSA PKCS#1 v1.5 over a SHA-256 digest, with the authentication key (TLS client login), verified. Raises
         PinRequired, KeyMismatch."""
         key, certificate = self._pair(signing=False)
-        info = _SHA256_INFO + digest
+        info = SHA256_INFO + digest
         with self._link.exclusive():
             if self.model is Model.CPS3:
                 reference = key.reference if key is not None else self._dialect.auth_reference
                 self._channel.need(0x22, 0x41, 0xA4, bytes((0x80, 0x01, 0x02, 0x84, 0x01, reference)))
                 signature = self._channel.need(0x88, 0x00, 0x00, info, le=256)
             else:
-                size = _rsa(certificate).key_size // 8
+                size = rsa_key(certificate).key_size // 8
                 block = b"\x00\x01" + b"\xff" * (size - len(info) - 3) + b"\x00" + info
                 signature = self._decipher(block, key)
-        return _checked(signature, digest, certificate)
+        return checked(signature, digest, certificate)
 
     def unwrap(self, encrypted_key: bytes, key_length: int) -> bytes:
         """The content key in an RSA PKCS#1 v1.5 block, with the authentication key; a random key of that length when the
         padding is not right (implicit rejection). Raises PinRequired."""
         key, certificate = self._pair(signing=False)
         substitute = secrets.token_bytes(key_length)
-        if len(encrypted_key) != _rsa(certificate).key_size // 8:
+        if len(encrypted_key) != rsa_key(certificate).key_size // 8:
             return substitute
         with self._link.exclusive():
             try:
@@ -322,46 +278,6 @@ class CpsCard:
         return self._objects, self._data
 
 
-class CardSigner:
-    """A `smime.Signer` over a card that has been shown its PIN. `issuers`: the certificates above the card's own."""
-
-    def __init__(self, card: CpsCard, issuers: Sequence[x509.Certificate] = ()) -> None:
-        self._card = card
-        self._chain = (card.signature_certificate(), *issuers)
-
-    @property
-    def chain(self) -> tuple[x509.Certificate, ...]:
-        return self._chain
-
-    def sign(self, digest: bytes, mechanism: Mechanism) -> bytes:
-        """See `smime.Signer.sign`; RSA PKCS#1 v1.5 with SHA-256 only. Raises UnsuitableCertificate, CardError."""
-        if mechanism is not Mechanism.RSA_PKCS1_SHA256:
-            raise UnsuitableCertificate("the card signs with RSA PKCS#1 v1.5 and SHA-256")
-        return self._card.sign_digest(digest)
-
-
-class CardDecryptor:
-    """A `smime.Decryptor` over a card that has been shown its PIN."""
-
-    def __init__(self, card: CpsCard) -> None:
-        self._card = card
-        self._certificate = card.authentication_certificate()
-
-    @property
-    def certificate(self) -> x509.Certificate:
-        return self._certificate
-
-    def unwrap(self, encrypted_key: bytes, transport: KeyTransport, key_length: int) -> bytes:
-        """See `smime.Decryptor.unwrap`; PKCS#1 v1.5 only: the card knows no OAEP."""
-        if transport.oaep is not None:
-            raise UnwrapFailed
-        return self._card.unwrap(encrypted_key, key_length)
-
-    def agree(self, public: bytes) -> bytes:
-        """The card holds no elliptic curve key."""
-        raise UnwrapFailed
-
-
 def _counters(data: bytes) -> PinStatus:
     """The PIN counters in 70 {BF8101 {A0 {9A most, 9B left}}}. Raises MalformedCard, PinBlocked."""
     for outer in read(data):
@@ -387,22 +303,7 @@ def _activity(content: bytes) -> Activity | None:
 def _certificate(content: bytes) -> x509.Certificate:
     try:
         certificate = x509.load_der_x509_certificate(certificate_octets(content))
-        _rsa(certificate)
+        rsa_key(certificate)
     except ValueError:
         raise MalformedCard("a certificate that cannot be read") from None
     return certificate
-
-
-def _rsa(certificate: x509.Certificate) -> rsa.RSAPublicKey:
-    key = certificate.public_key()
-    if not isinstance(key, rsa.RSAPublicKey):
-        raise MalformedCard("a card's certificate without an RSA key")
-    return key
-
-
-def _checked(signature: bytes, digest: bytes, certificate: x509.Certificate) -> bytes:
-    try:
-        _rsa(certificate).verify(signature, digest, padding.PKCS1v15(), Prehashed(hashes.SHA256()))
-    except InvalidSignature:
-        raise KeyMismatch("the card's signature does not verify with its certificate") from None
-    return signature

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -85,6 +85,17 @@ def find_reader(wanted: str = "", *, seconds: float = CALL_SECONDS) -> str:
     if len(good) > 1:
         raise SeveralCards(", ".join(good))
     return good[0]
+
+
+@dataclass(frozen=True, slots=True)
+class PcscCards:
+    """The card that PC/SC sees in a reader whose name contains `reader`; a `caducee.agent.desk.Cards`."""
+
+    reader: str = ""
+
+    def session(self) -> AbstractContextManager[CpsCard]:
+        """The only card there, for one piece of work. Raises CardError."""
+        return session(find_reader(self.reader))
 
 
 @contextmanager

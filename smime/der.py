@@ -12,20 +12,21 @@ from functools import lru_cache
 
 def length_octets(size: int) -> bytes:
     """The octets of a definite length, as short as can be."""
-    if size < 0x80:
-        return bytes((size,))
-    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
-    return bytes((0x80 | len(length),)) + length
+    return header(0, size)[1:]
 
 
 def header(tag: int, size: int) -> bytes:
-    """Tag and length of an element whose `size` octets of contents follow elsewhere."""
-    return bytes((tag,)) + length_octets(size)
+    """Tag and length, as short as can be, of an element whose `size` octets of contents follow elsewhere."""
+    if size < 0x80:
+        return bytes((tag, size))
+    count = (size.bit_length() + 7) // 8
+    return bytes((tag, 0x80 | count)) + size.to_bytes(count, "big")
 
 
 def element(tag: int, *contents: bytes) -> bytes:
     """Tag, definite length, contents one after the other."""
-    return b"".join((header(tag, sum(map(len, contents))), *contents))
+    joined = b"".join(contents)
+    return header(tag, len(joined)) + joined
 
 
 def sequence(*contents: bytes) -> bytes:

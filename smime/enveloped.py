@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.decrepit.ciphers.algorithms import TripleDES
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.padding import AsymmetricPadding
 from cryptography.hazmat.primitives.ciphers import AEADEncryptionContext, Cipher, CipherContext, algorithms, modes
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -80,8 +81,7 @@ def seal(content: Sequence[bytes | memoryview], plan: Plan) -> tuple[int, Iterat
     padding = b"" if cipher.authenticated else bytes((16 - size % 16,)) * (16 - size % 16)
     before, tail = enveloped_codec.write_enveloped(infos, cipher=cipher, iv=iv, size=size + len(padding))
     encryptor = Cipher(algorithms.AES(key), modes.GCM(iv) if cipher.authenticated else modes.CBC(iv)).encryptor()
-    head = b"".join(before)
-    return len(head) + size + len(padding) + tail, _segments(head, (*content, padding), encryptor)
+    return len(before) + size + len(padding) + tail, _segments(before, (*content, padding), encryptor)
 
 
 def _segments(head: bytes, content: Sequence[bytes | memoryview], encryptor: CipherContext) -> Iterator[bytes]:
@@ -101,14 +101,26 @@ def encrypt(content: bytes, plan: Plan) -> bytes:
 
 
 def _recipient_info(key: bytes, certificate: x509.Certificate, transport: Transport) -> bytes:
-    public, encoded = _suitable(certificate), _encoded(certificate)
+    public, head, scheme = _recipient(certificate, transport)
     if isinstance(public, rsa.RSAPublicKey):
-        oaep = transport is Transport.OAEP_SHA256
-        wrapped = public.encrypt(key, transport_padding(_OAEP_SHA256 if oaep else KeyTransport()))
-        return enveloped_codec.transport_info(encoded, wrapped, "sha256" if oaep else None)
+        return head + public.encrypt(key, scheme)
     mine, derivation, wrap, wrapped = agreement.wrap(key, public)
     x25519 = agreement_curve(public) == "x25519"
-    return enveloped_codec.agreement_info(encoded, mine, derivation, wrap, wrapped, x25519=x25519)
+    return enveloped_codec.agreement_info(_encoded(certificate), mine, derivation, wrap, wrapped, x25519=x25519)
+
+
+@lru_cache(maxsize=1024)
+def _recipient(certificate: x509.Certificate, transport: Transport) -> tuple[object, bytes, AsymmetricPadding]:
+    """What is the same in every envelope to a certificate: its public key and, for RSA, the DER before the encrypted key,
+    which is as long as the modulus, and the padding."""
+    public = _suitable(certificate)
+    oaep = transport is Transport.OAEP_SHA256
+    scheme = transport_padding(_OAEP_SHA256 if oaep else KeyTransport())
+    if not isinstance(public, rsa.RSAPublicKey):
+        return public, b"", scheme
+    size = (public.key_size + 7) // 8
+    info = enveloped_codec.transport_info(_encoded(certificate), bytes(size), "sha256" if oaep else None)
+    return public, info[:-size], scheme
 
 
 @dataclass(frozen=True, slots=True)

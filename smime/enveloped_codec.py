@@ -8,7 +8,8 @@ Nothing but MalformedCms and UnsupportedCms is raised.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from smime import asn1, ber, codec, der
 from smime.algorithms import (
@@ -34,8 +35,7 @@ TAG_LENGTH = 16
 _RSA_IDENTIFIER = der.sequence(der.oid(RSA), der.NULL)
 
 
-@dataclass(frozen=True, slots=True)
-class TransportRecord:
+class TransportRecord(NamedTuple):
     """A key-transport recipient. `oaep` is (hash, mask hash) for RSAES-OAEP, None for PKCS#1 v1.5."""
 
     rid: CertificateName | bytes
@@ -43,8 +43,7 @@ class TransportRecord:
     encrypted_key: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class AgreementRecord:
+class AgreementRecord(NamedTuple):
     """A key-agreement recipient: the sender's ephemeral public key, and what the key-encryption key is derived from.
     `wrap` is the AlgorithmIdentifier of the key wrap exactly as it came, `wrap_length` octets its key."""
 
@@ -60,8 +59,7 @@ class AgreementRecord:
 RecipientRecord = TransportRecord | AgreementRecord
 
 
-@dataclass(frozen=True, slots=True)
-class EnvelopedRecord:
+class EnvelopedRecord(NamedTuple):
     """An envelope. `iv` is the initialisation vector, or GCM's nonce; `ciphertext` are pieces of the octets read; `mac`
     and `attributes` (DER of the SET OF authenticated attributes, b"" without) are GCM's."""
 
@@ -75,10 +73,87 @@ class EnvelopedRecord:
 
 def read_enveloped(data: bytes) -> EnvelopedRecord:
     """An EnvelopedData or AuthEnvelopedData from BER or DER. Raises MalformedCms, UnsupportedCms."""
-    return ber.reading(data, _read)
+    return read_plain(data) or ber.reading(data, read_any)
 
 
-def _read(data: bytes) -> EnvelopedRecord:
+_VERSION_0 = b"\x02\x01\x00"
+_ENVELOPED_OID, _DATA_OID = der.oid(codec.ENVELOPED_DATA), der.oid(codec.DATA)
+_CBC_HEADS = {
+    der.sequence(cipher_oid(cipher), der.octets(bytes(16)))[:15]: cipher
+    for cipher in (ContentCipher.AES256_CBC, ContentCipher.AES128_CBC)
+}
+MAX_PLAIN_NAME = 512
+
+
+def read_plain(data: bytes) -> EnvelopedRecord | None:
+    """What nearly every program writes, read in one go: definite lengths, key transport alone, AES-CBC in one piece.
+    None for anything else, which `read_enveloped` then reads with more care; never another answer than its."""
+    try:
+        start, end = _enter(data, 0, 0x30)
+        if end != len(data) or not data.startswith(_ENVELOPED_OID, start):
+            return None
+        start, stop = _enter(data, start + len(_ENVELOPED_OID), 0xA0)
+        start, last = _enter(data, start, 0x30)
+        if stop != end or last != end or not data.startswith(_VERSION_0, start):
+            return None
+        start, stop = _enter(data, start + 3, 0x31)
+        recipients: list[RecipientRecord] = []
+        while start < stop and len(recipients) < MAX_RECIPIENTS:
+            recipient, start = _plain_recipient(data, start)
+            recipients.append(recipient)
+        place, last = _enter(data, stop, 0x30)
+        if start != stop or last != end or not data.startswith(_DATA_OID, place):
+            return None
+        place += len(_DATA_OID)
+        cipher = _CBC_HEADS.get(data[place : place + 15])
+        start, stop = _enter(data, place + 31, 0x80)
+        if cipher is None or stop != end:
+            return None
+    except (IndexError, _Unusual):
+        return None
+    return EnvelopedRecord(tuple(recipients), cipher, data[place + 15 : place + 31], (memoryview(data)[start:stop],))
+
+
+class _Unusual(Exception):
+    """Not the plain form."""
+
+
+def _enter(data: bytes, place: int, tag: int) -> tuple[int, int]:
+    """(place of the contents, place after them) of the element at `place`. Raises IndexError, _Unusual."""
+    octet = data[place + 1]
+    if data[place] != tag or octet in (0x80, 0xFF) or octet > 0x86:
+        raise _Unusual
+    if octet < 0x80:
+        return place + 2, place + 2 + octet
+    start = place + 2 + (octet & 0x7F)
+    return start, start + int.from_bytes(data[place + 2 : start], "big")
+
+
+def _plain_recipient(data: bytes, place: int) -> tuple[TransportRecord, int]:
+    """(recipient, place after it)."""
+    place, end = _enter(data, place, 0x30)
+    _, stop = _enter(data, place + 3, 0x30)
+    _, after = _enter(data, stop, 0x30)
+    start, last = _enter(data, after, 0x04)
+    known = _plain_transport(data[place : min(after, place + MAX_PLAIN_NAME)])
+    if last != end or known is None:
+        raise _Unusual
+    return TransportRecord(*known, data[start:last]), end
+
+
+@lru_cache(maxsize=1024)
+def _plain_transport(head: bytes) -> tuple[CertificateName | bytes, tuple[str, str] | None] | None:
+    """(name, OAEP hashes) from what stands before the encrypted key, which is the same in every message to one
+    certificate."""
+    try:
+        found = ber.reading(der.sequence(head, der.octets(b"")), lambda data: _transport(data, ber.only(data, 0x30)))
+    except (MalformedCms, UnsupportedCms):
+        return None
+    return (found[0].rid, found[0].oaep) if found and head.startswith(_VERSION_0) else None
+
+
+def read_any(data: bytes) -> EnvelopedRecord:
+    """`read_enveloped` of definite lengths only, in the general way. Raises ber.IndefiniteLength too."""
     kind, sequence = codec.content(data, (Kind.ENVELOPED, Kind.AUTH_ENVELOPED))
     parts = ber.children(data, sequence, 7)
     parts = parts[1:] if parts and parts[0][0] == 0x02 else []
@@ -149,7 +224,7 @@ def _nonce(parameters: bytes, mac_length: int) -> bytes:
     return nonce
 
 
-def _transport(data: bytes, item: ber.Element) -> list[RecipientRecord]:
+def _transport(data: bytes, item: ber.Element) -> list[TransportRecord]:
     parts = ber.children(data, item, 4)
     if len(parts) != 4:
         raise MalformedCms("not a KeyTransRecipientInfo")
@@ -239,22 +314,31 @@ def agreement_info(
     )
 
 
-def write_enveloped(
-    recipients: Sequence[bytes], *, cipher: ContentCipher, iv: bytes, size: int
-) -> tuple[list[bytes | memoryview], int]:
-    """(DER segments before the ciphertext, octets after it) of an envelope of `size` octets of ciphertext. After GCM's
-    ciphertext come `mac_element(tag)`, that many octets; after CBC's nothing."""
+def write_enveloped(recipients: Sequence[bytes], *, cipher: ContentCipher, iv: bytes, size: int) -> tuple[bytes, int]:
+    """(DER before the ciphertext, octets after it) of an envelope of `size` octets of ciphertext. After GCM's ciphertext
+    come `mac_element(tag)`, that many octets; after CBC's nothing."""
     tail = TAG_LENGTH + 2 if cipher.authenticated else 0
-    vector = der.octets(iv)
-    parameters = der.sequence(vector, der.integer(TAG_LENGTH)) if cipher.authenticated else vector
-    content = [der.oid(codec.DATA), der.sequence(cipher_oid(cipher), parameters), der.header(0x80, size)]
-    content.insert(0, der.header(0x30, sum(map(len, content)) + size))
+    before, after = _algorithm_round(cipher, len(iv))
+    content = b"".join((before, iv, after, der.header(0x80, size)))
     # RFC 5652 §6.1: version 2 when a recipient's own version is not 0, as with key agreement; RFC 5083 §2.1: 0.
     version = 2 if not cipher.authenticated and any(info[0] == 0xA1 for info in recipients) else 0
-    inner = [der.integer(version), der.set_of(*recipients), *content]
-    inner.insert(0, der.header(0x30, sum(map(len, inner)) + size + tail))
+    everybody = der.set_of(*recipients)
+    inner = b"".join((_VERSIONS[version], everybody, der.header(0x30, len(content) + size), content))
     oid = codec.AUTH_ENVELOPED_DATA if cipher.authenticated else codec.ENVELOPED_DATA
-    return codec.content_info(oid, inner, size + tail), tail
+    return b"".join(codec.content_info(oid, [der.header(0x30, len(inner) + size + tail), inner], size + tail)), tail
+
+
+_VERSIONS = {version: der.integer(version) for version in (0, 2)}
+
+
+@lru_cache(maxsize=32)
+def _algorithm_round(cipher: ContentCipher, iv_length: int) -> tuple[bytes, bytes]:
+    """What stands before and after the vector in an EncryptedContentInfo, from its content type to its algorithm's end."""
+    vector = der.octets(b"\xff" * iv_length)
+    parameters = der.sequence(vector, der.integer(TAG_LENGTH)) if cipher.authenticated else vector
+    whole = _DATA_OID + der.sequence(cipher_oid(cipher), parameters)
+    before, _, after = whole.partition(b"\xff" * iv_length)
+    return before, after
 
 
 def mac_element(tag: bytes) -> bytes:

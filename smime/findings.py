@@ -6,6 +6,7 @@ Invariants: an unknown reason counts as INVALID; a question nobody could answer 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from smime.verdict import Finding, Findings, PathResult, Reason, Verdict
 
@@ -23,6 +24,8 @@ _BAD_TIME = frozenset({Reason.NOT_IN_FORCE, Reason.FUTURE, Reason.OUTSIDE_VALIDI
 
 def verdict(reasons: Sequence[Reason]) -> Verdict:
     """The worst finding decides."""
+    if not reasons:
+        return Verdict.VALID
     found = set(reasons)
     if found - _UNTRUSTED - _WEAK - _UNSUPPORTED:
         return Verdict.INVALID
@@ -38,6 +41,8 @@ def verdict(reasons: Sequence[Reason]) -> Verdict:
 
 def findings(reasons: Sequence[Reason], path: PathResult | None, sender: Finding, *, found: bool) -> Findings:
     """One finding for each question; `found`: the signer's certificate was found."""
+    if not reasons and found and path is not None and path.trusted is True:
+        return _ALL_GOOD[sender]
     given = set(reasons)
     digest = _first(
         (Finding.BAD, given & {Reason.DIGEST}),
@@ -63,6 +68,10 @@ def findings(reasons: Sequence[Reason], path: PathResult | None, sender: Finding
         usage=Finding.BAD if given & {Reason.USAGE, Reason.CA} else Finding.GOOD,
         sender=sender,
     )
+
+
+_GOOD = Findings(Finding.GOOD, Finding.GOOD, Finding.GOOD, Finding.GOOD, Finding.GOOD, Finding.GOOD)
+_ALL_GOOD = {sender: replace(_GOOD, sender=sender) for sender in Finding}
 
 
 def _first(*pairs: tuple[Finding, object]) -> Finding:

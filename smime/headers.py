@@ -116,11 +116,15 @@ def _marked(inside: bytes, mode: HeaderMode) -> bytes:
     return b"".join(out)
 
 
-def read(payload: mime.Part, outside: bytes, *, encrypted: bool) -> ProtectedHeaders | None:
-    """The protected fields of `payload`, the part inside every signature and envelope; None when it has none.
+def read(header: bytes, outside: bytes, *, encrypted: bool) -> ProtectedHeaders | None:
+    """The protected fields of the payload, the part inside every signature and envelope, from its `header`; None when it
+    has none.
 
     `outside`: the transport fields of the message. A field counts as hidden when the payload was `encrypted`, says
     `cipher`, and no HP-Outer field tells that it stands outside as it is."""
+    if b"hp" not in header.lower():
+        return None
+    payload = mime.parse(header, max_depth=0)
     mode = payload.parameters.get("hp", "").lower()
     if mode not in (HeaderMode.CLEAR, HeaderMode.CIPHER):
         return None
@@ -135,6 +139,24 @@ def read(payload: mime.Part, outside: bytes, *, encrypted: bool) -> ProtectedHea
         hidden = encrypted and mode == HeaderMode.CIPHER and told.get(lower) != text
         fields.append(ProtectedField(field.name, text, shown.get(lower), hidden))
     return ProtectedHeaders(HeaderMode(mode), tuple(fields))
+
+
+def reveal(outside: bytes, protected: ProtectedHeaders) -> bytes:
+    """Transport fields with the hidden Subject, Comments and Keywords shown again, for a message whose encryption was taken
+    off. No other field is ever changed by what is inside."""
+    hidden = [one for one in protected.fields if one.is_hidden and one.name.lower() in _DROPPED | {"subject"}]
+    if not hidden:
+        return outside
+    written = {one.name.lower(): _written(one.name, one.text, b"") for one in reversed(hidden)}
+    names = {name for name, field in written.items() if field}
+    shown: list[bytes] = []
+    for field in mime.iter_fields(outside, 0, len(outside)):
+        name = field.name.lower()
+        if name not in names:
+            shown.append(outside[field.start : field.end])
+        else:
+            shown.append(written.pop(name, b""))
+    return b"".join([*shown, *written.values()])
 
 
 def _told(payload: mime.Part) -> dict[str, str]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
+from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -19,13 +19,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from smime import asn1, codec, identity, signed_codec
+from smime import asn1, codec, frames, identity
 from smime.algorithms import HASHES, MAX_RSA_BITS, MICALG, MIN_RSA_BITS, STRONG_CURVES, STRONG_DIGESTS
 from smime.asn1 import CertificateName
+from smime.attributes import EssId
 from smime.errors import SmimeError
 from smime.findings import findings, verdict
 from smime.keys import public_key
-from smime.signed_codec import EssId, SignedRecord, SignerRecord
+from smime.signed_codec import SignedRecord, SignerRecord
 from smime.verdict import Finding, Judging, Note, PathResult, Reason, Verdict, Verification
 
 CLOCK_SKEW = timedelta(minutes=5)
@@ -39,7 +40,7 @@ def verify(
     opaque one, which must then hold its content. `micalg` is what a multipart/signed announced. Never raises on hostile
     CMS."""
     try:
-        record = signed_codec.read_signed(cms)
+        record = frames.read_signed(cms)
     except SmimeError:
         return (Verification(None, Verdict.INVALID, (Reason.MALFORMED,), layer=layer),)
     if content is not None and record.content is not None:
@@ -60,8 +61,12 @@ def verify(
     )
 
 
+_DIGESTS = {"sha256": hashlib.sha256, "sha384": hashlib.sha384, "sha512": hashlib.sha512}
+
+
 def _digest(name: str, pieces: Iterable[Content]) -> bytes:
-    state = hashlib.new(name, usedforsecurity=False)
+    make = _DIGESTS.get(name)
+    state = hashlib.new(name, usedforsecurity=False) if make is None else make()
     for piece in pieces:
         state.update(piece)
     return state.digest()
@@ -73,11 +78,17 @@ def _names(micalg: str, record: SignedRecord) -> bool:
     return {MICALG.get(signer.digest, "").replace("-", "") for signer in record.signers} <= said
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
+class _Candidate(NamedTuple):
+    """A certificate, and what a judge asks of it, read once."""
+
     certificate: x509.Certificate
     der: bytes
     name: CertificateName
+    key: object
+    faults: tuple[Reason, ...]
+    validity: tuple[datetime, datetime]
+    addresses: tuple[str, ...]
+    national_id: str | None
     elsewhere: bool = False
 
 
@@ -89,7 +100,7 @@ def _candidates(record: SignedRecord, elsewhere: Sequence[x509.Certificate]) -> 
         der = certificate.public_bytes(Encoding.DER)
         one = None if der in inside else _candidate(der)
         if one is not None:
-            found.append(_Candidate(one.certificate, one.der, one.name, elsewhere=True))
+            found.append(one._replace(elsewhere=True))
     return found
 
 
@@ -98,11 +109,26 @@ def _candidate(der: bytes) -> _Candidate | None:
     try:
         certificate = x509.load_der_x509_certificate(der)
         name = asn1.certificate_name(der)
-        _ = (certificate.subject, certificate.issuer, certificate.not_valid_before_utc)  # read on demand: now
-        _ = (certificate.not_valid_after_utc, certificate.serial_number)
+        _ = (certificate.subject, certificate.issuer, certificate.serial_number)  # read on demand: now
+        validity = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     except (ValueError, TypeError, x509.InvalidVersion, UnsupportedAlgorithm, SmimeError):
         return None
-    return _Candidate(certificate, der, name)
+    return _Candidate(
+        certificate,
+        der,
+        name,
+        public_key(certificate),
+        _faults(certificate),
+        validity,
+        identity.addresses(certificate),
+        identity.national_id(certificate),
+    )
+
+
+def _faults(certificate: x509.Certificate) -> tuple[Reason, ...]:
+    """What makes a certificate unfit to sign mail, whatever it signs."""
+    found = (Reason.CA, identity.is_authority(certificate)), (Reason.USAGE, not identity.may_sign_mail(certificate))
+    return tuple(reason for reason, is_so in found if is_so)
 
 
 class _Judgement:
@@ -131,46 +157,46 @@ class _Judgement:
         self._look_at_structure()
         self._look_at_digest()
         chosen = self._choose()
-        certificate = None if chosen is None else chosen.certificate
         sender = Finding.UNKNOWN
-        if chosen is not None and certificate is not None:
-            self._look_at_certificate(certificate)
+        if chosen is not None:
+            self._look_at_certificate(chosen)
             self._look_at_path(chosen)
-            sender = self._sender(certificate)
+            sender = self._sender(chosen)
         self._allow_weaknesses()
         reasons = tuple(dict.fromkeys(self._reasons))
         texts = [str(self._path.reason)] if self._path is not None and Reason.PATH in reasons else []
-        algorithm = self._signer.algorithm
+        signer = self._signer
         return Verification(
-            signer_certificate=certificate,
+            signer_certificate=None if chosen is None else chosen.certificate,
             verdict=verdict(reasons),
             reasons=(*reasons, *texts),
-            addresses=identity.addresses(certificate) if certificate is not None else (),
-            national_id=identity.national_id(certificate) if certificate is not None else None,
-            signed_at=self._signer.signing_time,
+            addresses=() if chosen is None else chosen.addresses,
+            national_id=None if chosen is None else chosen.national_id,
+            signed_at=signer.attributes.signing_time,
             layer=layer,
-            findings=findings(reasons, self._path, sender, found=certificate is not None),
+            findings=findings(reasons, self._path, sender, found=chosen is not None),
             notes=tuple(dict.fromkeys(self._notes)),
-            algorithm=f"{algorithm.family}-{self._signer.digest}",
-            capabilities=self._signer.capabilities,
+            algorithm=f"{signer.algorithm.family}-{signer.digest}",
+            capabilities=signer.attributes.capabilities,
         )
 
     def _look_at_structure(self) -> None:
         signer, record = self._signer, self._record
-        if signer.faults:
+        said = signer.attributes
+        if said.faults:
             self._reasons.append(Reason.ATTRIBUTES)
         if record.content_type != codec.DATA:
             self._reasons.append(Reason.CONTENT_TYPE)
-        if signer.attributes is None:
+        if signer.signed is None:
             # Allowed by RFC 5652 for data, yet open to swapping attributes and content; no mail program leaves them out.
             self._reasons.append(Reason.NO_ATTRIBUTES)
-        elif signer.content_type != record.content_type:
+        elif said.content_type != record.content_type:
             self._reasons.append(Reason.CONTENT_TYPE)
         named = None if signer.algorithm.family == "ed25519" else signer.algorithm.digest
         if (
             signer.digest not in record.digests
             or (named is not None and named != signer.digest)
-            or (signer.protection is not None and signer.protection != (signer.digest, signer.algorithm.oid))
+            or (said.protection is not None and said.protection != (signer.digest, signer.algorithm.oid))
         ):
             self._reasons.append(Reason.ALGORITHMS)
 
@@ -181,7 +207,7 @@ class _Judgement:
             return
         if name not in STRONG_DIGESTS:
             self._weak(Reason.WEAK_DIGEST, name, 0)
-        if self._signer.attributes is not None and self._signer.message_digest != self._digest:
+        if self._signer.signed is not None and self._signer.attributes.message_digest != self._digest:
             self._reasons.append(Reason.DIGEST)
 
     def _weak(self, reason: Reason, weakness: str, bits: int) -> None:
@@ -196,41 +222,42 @@ class _Judgement:
         if not named:
             self._reasons.append(Reason.NO_CERTIFICATE)
             return None
-        confirmed = [one for one in named if all(_is_meant(one.der, ess) for ess in signer.ess)]
+        ess = signer.attributes.ess
+        confirmed = [one for one in named if all(_is_meant(one.der, each) for each in ess)]
         if not confirmed:
             self._reasons.append(Reason.OTHER_CERTIFICATE)
             return None
         if any(not one.elsewhere for one in confirmed):
             confirmed = [one for one in confirmed if not one.elsewhere]
-        checked = [(one, self._signature_reason(one.certificate)) for one in confirmed]
+        checked = [(one, self._signature_reason(one.key)) for one in confirmed]
         chosen, reason = min(checked, key=lambda pair: pair[1] is not None)
         if reason is not None:
             self._reasons.append(reason)
         if chosen.elsewhere:
             self._notes.append(Note.ELSEWHERE)
-        if isinstance(signer.sid, bytes) and not signer.ess and len(confirmed) > 1:
+        if isinstance(signer.sid, bytes) and not ess and len(confirmed) > 1:
             # One key, several certificates, and nothing signed says which: nobody can be named.
             self._reasons.append(Reason.OTHER_CERTIFICATE)
         return chosen
 
-    def _signature_reason(self, certificate: x509.Certificate) -> Reason | None:
-        """None when the certificate's key made the signature."""
+    def _signature_reason(self, key: object) -> Reason | None:
+        """None when the key made the signature."""
         signer = self._signer
         if self._digest is None:
             return Reason.ALGORITHM_UNKNOWN
-        if signer.attributes is None:
+        if signer.signed is None:
             direct = b"".join(self._content) if signer.algorithm.family == "ed25519" else b""
-            return _signature_reason(certificate, signer, direct, self._digest)
-        reason = _signature_reason(certificate, signer, signer.attributes, None)
+            return _signature_reason(key, signer, direct, self._digest)
+        reason = _signature_reason(key, signer, signer.signed, None)
         if reason is Reason.SIGNATURE and signer.sorted_ is not None:
             # RFC 5652 §5.4: signed is the DER encoding; some send the attributes in another order than they signed.
-            reason = _signature_reason(certificate, signer, signer.sorted_, None)
+            reason = _signature_reason(key, signer, signer.sorted_, None)
         if signer.sorted_ is not None:
             self._notes.append(Note.ATTRIBUTES_ORDER)
         return reason
 
-    def _look_at_certificate(self, certificate: x509.Certificate) -> None:
-        key = public_key(certificate)
+    def _look_at_certificate(self, chosen: _Candidate) -> None:
+        key = chosen.key
         if isinstance(key, rsa.RSAPublicKey):
             if key.key_size < MIN_RSA_BITS:
                 self._weak(Reason.WEAK_KEY, "rsa", key.key_size)
@@ -239,11 +266,8 @@ class _Judgement:
                 self._weak(Reason.WEAK_KEY, "curve", key.key_size)
         elif not isinstance(key, ed25519.Ed25519PublicKey):
             self._reasons.append(Reason.KEY_UNKNOWN)
-        if identity.is_authority(certificate):
-            self._reasons.append(Reason.CA)
-        if not identity.may_sign_mail(certificate):
-            self._reasons.append(Reason.USAGE)
-        self._reasons += _time_reasons(certificate, self._signer.signing_time, self._judging.at)
+        self._reasons += chosen.faults
+        self._reasons += _time_reasons(chosen.validity, self._signer.attributes.signing_time, self._judging.at)
 
     def _look_at_path(self, chosen: _Candidate) -> None:
         if self._judging.path is None:
@@ -254,35 +278,35 @@ class _Judgement:
         if self._path.trusted is not True:
             self._reasons.append(Reason.PATH)
 
-    def _sender(self, certificate: x509.Certificate) -> Finding:
+    def _sender(self, chosen: _Candidate) -> Finding:
         """Does the certificate speak for the From? For every address, when From holds several."""
         wanted, owner = self._judging.sender, self._judging.owner
         if wanted is None:
             return Finding.UNKNOWN
         speaks = [
-            identity.speaks_for(certificate, address, owner_id=owner(address) if owner is not None else None)
+            address in chosen.addresses
+            or identity.speaks_for(chosen.certificate, address, owner_id=None if owner is None else owner(address))
             for address in wanted
         ]
         return Finding.GOOD if speaks and all(speaks) else Finding.BAD
 
     def _allow_weaknesses(self) -> None:
         """What the operator's policy, with its dates, lets pass; noted."""
-        signed_at, at = self._signer.signing_time, self._judging.at
+        signed_at, at = self._signer.attributes.signing_time, self._judging.at
         for reason, weakness, bits in self._weaknesses:
             if any(one.covers(weakness, bits, signed_at, at) for one in self._judging.policy.weak):
                 self._reasons.remove(reason)
                 self._notes.append(Note.WEAK_ALLOWED)
 
 
+@lru_cache(maxsize=1024)
 def _is_meant(der: bytes, ess: EssId) -> bool:
     return ess.digest in HASHES and hashlib.new(ess.digest, der, usedforsecurity=False).digest() == ess.value
 
 
-def _signature_reason(
-    certificate: x509.Certificate, signer: SignerRecord, signed: bytes, digest: bytes | None
-) -> Reason | None:
+def _signature_reason(key: object, signer: SignerRecord, signed: bytes, digest: bytes | None) -> Reason | None:
     """None when the key made the signature over `signed`, or over what has `digest` when that is known already."""
-    family, key = signer.algorithm.family, public_key(certificate)
+    family = signer.algorithm.family
     try:
         if isinstance(key, ed25519.Ed25519PublicKey):
             if family != "ed25519":
@@ -322,9 +346,9 @@ def _padding(signer: SignerRecord) -> padding.AsymmetricPadding | None:
     return padding.PSS(padding.MGF1(HASHES[signer.digest]()), pss[2])
 
 
-def _time_reasons(certificate: x509.Certificate, signed_at: datetime | None, at: datetime) -> list[Reason]:
+def _time_reasons(validity: tuple[datetime, datetime], signed_at: datetime | None, at: datetime) -> list[Reason]:
     reasons: list[Reason] = []
-    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    begins, ends = validity
     if not begins <= at <= ends:
         reasons.append(Reason.NOT_IN_FORCE)
     if signed_at is not None:

@@ -88,6 +88,14 @@ def mechanisms_of(certificate: x509.Certificate) -> tuple[Mechanism, ...]:
     raise UnsuitableCertificate("signing needs RSA of 2048 bits or more, P-256, P-384, P-521 or Ed25519")
 
 
+def fitting(certificate: x509.Certificate, mechanism: Mechanism | None) -> Mechanism:
+    """The mechanism asked for, or the usual one. Raises UnsuitableCertificate when the key does not sign so."""
+    fit = mechanisms_of(certificate)
+    if mechanism is not None and mechanism not in fit:
+        raise UnsuitableCertificate("this key does not sign that way")
+    return mechanism or fit[0]
+
+
 def public_key(certificate: x509.Certificate) -> object:
     """The public key, None for a kind that is unknown or unreadable."""
     try:
@@ -112,13 +120,12 @@ class SoftwareSigner:
     def sign(self, digest: bytes, mechanism: Mechanism) -> bytes:
         """See `Signer.sign`. Raises UnsuitableCertificate for a mechanism of another kind of key."""
         key, family = self._key, mechanism.family
+        if isinstance(key, rsa.RSAPrivateKey) and family in ("rsa", "pss"):
+            return key.sign(digest, *_RSA_SCHEMES[mechanism])
+        if isinstance(key, ec.EllipticCurvePrivateKey) and family == "ecdsa":
+            return key.sign(digest, ec.ECDSA(Prehashed(HASHES[mechanism.digest]())))
         if isinstance(key, ed25519.Ed25519PrivateKey) and family == "ed25519":
             return key.sign(digest)
-        algorithm = HASHES[mechanism.digest]()
-        if isinstance(key, rsa.RSAPrivateKey) and family in ("rsa", "pss"):
-            return key.sign(digest, signature_padding(mechanism, algorithm), Prehashed(algorithm))
-        if isinstance(key, ec.EllipticCurvePrivateKey) and family == "ecdsa":
-            return key.sign(digest, ec.ECDSA(Prehashed(algorithm)))
         raise UnsuitableCertificate("this key does not sign that way")
 
 
@@ -127,6 +134,15 @@ def signature_padding(mechanism: Mechanism, algorithm: hashes.HashAlgorithm) -> 
     if mechanism.family == "pss":
         return padding.PSS(padding.MGF1(algorithm), algorithm.digest_size)
     return padding.PKCS1v15()
+
+
+_RSA_SCHEMES = {
+    mechanism: (
+        signature_padding(mechanism, HASHES[mechanism.digest]()),
+        Prehashed(HASHES[mechanism.digest]()),
+    )
+    for mechanism in _FOR_RSA
+}
 
 
 class SoftwareDecryptor:
@@ -170,10 +186,13 @@ class SoftwareDecryptor:
         raise UnwrapFailed
 
 
+_PKCS1 = padding.PKCS1v15()
+
+
 def transport_padding(transport: KeyTransport) -> padding.AsymmetricPadding:
     """The RSA padding of a transport. Raises ValueError for an unknown hash."""
     if transport.oaep is None:
-        return padding.PKCS1v15()
+        return _PKCS1
     digest, mask = transport.oaep
     if digest not in HASHES or mask not in HASHES:
         raise ValueError("unknown hash")

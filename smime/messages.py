@@ -8,53 +8,83 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 
 from cryptography import x509
 
 import mime
 from smime import enveloped, headers, signed
 from smime.algorithms import MICALG, ContentCipher
-from smime.capabilities import DEFAULT_POLICY, EncryptionPolicy, Plan, Recipient, Transport, choose
+from smime.capabilities import DEFAULT_POLICY, OURS, Capabilities, EncryptionPolicy, Plan, Recipient, Transport, choose
 from smime.headers import HeaderMode
 from smime.layers import split_fields
 from smime.signed import Piece, Signing
 
+_SHORT = 64 * 1024
+"""Octets of an envelope that is worth no streaming."""
 _SIGNATURE_HEAD = (
-    b'Content-Type: application/pkcs7-signature; name="smime.p7s"\r\nContent-Transfer-Encoding: base64\r\n'
+    b'\r\nContent-Type: application/pkcs7-signature; name="smime.p7s"\r\nContent-Transfer-Encoding: base64\r\n'
     b'Content-Disposition: attachment; filename="smime.p7s"\r\n\r\n'
 )
 
 
-def sign_entity(entity: bytes, signers: Signing | Sequence[Signing], *, at: datetime, opaque: bool = False) -> bytes:
+def sign_entity(
+    entity: bytes,
+    signers: Signing | Sequence[Signing],
+    *,
+    at: datetime,
+    opaque: bool = False,
+    reads: Capabilities = OURS,
+) -> bytes:
     """A multipart/signed entity (RFC 8551 §3.5.3) over `entity`, a MIME entity, made canonical and 7-bit first; with
     `opaque` an application/pkcs7-mime entity that holds it (§3.5.2).
 
-    `at`: aware, the signing time. Raises UnsuitableCertificate, SigningFailed, KeyUnavailable."""
-    return _signed(b"", (mime.to_seven_bit(entity),), signers, at, opaque)
+    `at`: aware, the signing time. `reads`: the capabilities stated for the signer's program. Raises UnsuitableCertificate,
+    SigningFailed, KeyUnavailable."""
+    return _signed(b"", (mime.to_seven_bit(entity),), signers, at, opaque, reads)
 
 
 def _signed(
-    outside: bytes, canonical: Sequence[Piece], signers: Signing | Sequence[Signing], at: datetime, opaque: bool
+    outside: bytes,
+    canonical: Sequence[Piece],
+    signers: Signing | Sequence[Signing],
+    at: datetime,
+    opaque: bool,
+    reads: Capabilities,
 ) -> bytes:
-    segments, digests = signed.sign(canonical, signers, at=at, detached=not opaque)
     if opaque:
+        segments, _ = signed.sign(canonical, signers, at=at, detached=False, reads=reads)
         lines = mime.Base64Lines(outside + _cms_head("signed-data"), sum(map(len, segments)))
         for segment in segments:
             lines.write(segment)
         return lines.finish()
-    boundary = mime.fresh_boundary()
-    micalg = ",".join(MICALG[digest] for digest in digests)
+    signature, digests = signed.sign_lines(canonical, signers, at=at, reads=reads)
+    micalg = ",".join([MICALG[digest] for digest in digests])
     micalg = f'"{micalg}"' if len(digests) > 1 else micalg
-    head = (
-        f'Content-Type: multipart/signed; protocol="application/pkcs7-signature";\r\n micalg={micalg};'
-        f' boundary="{boundary}"\r\n\r\n--{boundary}\r\n'
-    ).encode("ascii")
-    middle = f"\r\n--{boundary}\r\n".encode("ascii")
-    signature = mime.base64_lines(b"".join(segments))
-    end = f"\r\n--{boundary}--\r\n".encode("ascii")
-    return b"".join((outside, head, *canonical, middle, _SIGNATURE_HEAD, signature, end))
+    delimiter = b"--" + mime.fresh_boundary().encode("ascii")
+    return b"".join(
+        (
+            outside,
+            b'Content-Type: multipart/signed; protocol="application/pkcs7-signature";\r\n micalg=',
+            micalg.encode("ascii"),
+            b'; boundary="',
+            delimiter[2:],
+            b'"\r\n\r\n',
+            delimiter,
+            b"\r\n",
+            *canonical,
+            b"\r\n",
+            delimiter,
+            _SIGNATURE_HEAD,
+            signature,
+            b"\r\n",
+            delimiter,
+            b"--\r\n",
+        )
+    )
 
 
+@lru_cache
 def _cms_head(kind: str) -> bytes:
     return (
         f"Content-Type: application/pkcs7-mime; smime-type={kind}; name=smime.p7m\r\n"
@@ -79,6 +109,8 @@ def encrypt_entity(
 def _sealed(outside: bytes, content: Sequence[bytes | memoryview], plan: Plan) -> bytes:
     kind = "authEnveloped-data" if plan.cipher.authenticated else "enveloped-data"
     size, segments = enveloped.seal(content, plan)
+    if size < _SHORT:
+        return b"".join((outside, _cms_head(kind), mime.base64_lines(b"".join(segments))))
     lines = mime.Base64Lines(outside + _cms_head(kind), size)
     for segment in segments:
         lines.write(segment)
@@ -92,19 +124,23 @@ def sign_message(
     at: datetime,
     opaque: bool = False,
     protect: HeaderMode | None = None,
+    reads: Capabilities = OURS,
 ) -> bytes:
     """A whole message signed: Content-* and MIME-Version move into the signed entity, other fields stay outside; with
     `protect` copies of From, To, Subject, Date, Message-ID and their like are signed too (RFC 9788).
 
-    `protect=HeaderMode.CIPHER` hides the Subject outside: for a message that is then encrypted."""
+    `protect=HeaderMode.CIPHER` hides the Subject outside: for a message that is then encrypted. `reads`: the capabilities
+    stated for the program that opens what is sent to the signer."""
     outside, inside, body = split_fields(raw)
-    outside = mime.canonical_header(outside)
+    is_ready = mime.is_seven_bit(raw)
+    if not is_ready:
+        outside = mime.canonical_header(outside)
     if protect is not None:
         outside, inside = headers.protect(outside, inside, protect)
     entity = (inside, b"\r\n", memoryview(raw)[body:])
     # A message that needs no change is not copied: its body goes into the signature from where it is.
-    canonical = entity if mime.is_seven_bit(raw) else (mime.to_seven_bit(b"".join(entity)),)
-    return _signed(outside + _VERSION, canonical, signers, at, opaque)
+    canonical = entity if is_ready else (mime.to_seven_bit(b"".join(entity)),)
+    return _signed(outside + _VERSION, canonical, signers, at, opaque, reads)
 
 
 _VERSION = b"MIME-Version: 1.0\r\n"
@@ -117,7 +153,7 @@ def encrypt_message(
     transport: Transport | None = None,
     cipher: ContentCipher | None = None,
     policy: EncryptionPolicy = DEFAULT_POLICY,
-    sender: x509.Certificate | None = None,
+    sender: Recipient | x509.Certificate | None = None,
     protect: HeaderMode | None = None,
 ) -> bytes:
     """A whole message encrypted: its content fields and body go inside, octet for octet; other fields stay readable.

@@ -22,14 +22,15 @@ from smime.headers import ProtectedHeaders
 from smime.keys import Decryptor
 from smime.layers import (
     MAX_LAYERS,
+    Header,
     Layer,
     LayerKind,
     around,
-    header_of,
-    layer_of,
+    glance,
     opaque_content,
-    root_of,
+    outermost,
     split_fields,
+    split_header,
 )
 from smime.policy import STRICT, ReadingPolicy
 from smime.verdict import Judging, PathChecker, Reason, Verdict, Verification
@@ -58,12 +59,22 @@ class Opened:
     headers: ProtectedHeaders | None = None
     judging: Judging | None = field(default=None, repr=False, compare=False)
 
+    def revealed(self) -> bytes:
+        """`content` with the fields that its writer hid from transport shown again (RFC 9788 §4.3), for those who may read
+        it; `content` itself when none was."""
+        if self.headers is None or not self.opened:
+            return self.content
+        outside, inside, body = split_fields(self.content)
+        shown = headers.reveal(outside, self.headers)
+        return self.content if shown == outside else b"".join((shown, inside, b"\r\n", memoryview(self.content)[body:]))
+
     def survey(self) -> Survey:
         """Part by part, what is covered by which signature, those of nested parts included; what is outside."""
         if self.judging is None:
             raise ValueError("only what open_message gives can be surveyed")
         protected = () if self.headers is None else [one.name for one in self.headers.fields]
-        return survey(self.content, self.coverage, self.judging, protected=protected)
+        judging = replace(self.judging, sender=_sender(split_fields(self.content)[0], self.headers))
+        return survey(self.content, self.coverage, judging, protected=protected)
 
 
 def open_message(
@@ -119,7 +130,8 @@ class _Opening:
 
     def __init__(self, raw: bytes, decryptors: Sequence[Decryptor], judging: Judging) -> None:
         self._decryptors, self._judging = decryptors, judging
-        self._outside, _, _ = split_fields(raw)
+        self._header: Header | None = glance(raw, 0, len(raw))
+        self._outside, _ = split_header(raw, self._header.fields, self._header.last)
         self._kept = self._current = raw
         self._start, self._end = 0, len(raw)
         self._opaque: tuple[int, int] | None = None
@@ -133,35 +145,36 @@ class _Opening:
 
     def run(self) -> Opened:
         """Peels, then judges."""
-        payload: mime.Part | None = None
+        is_clear = False
         for _ in range(MAX_LAYERS):
-            root = root_of(self._current, self._start, self._end)
-            layer = layer_of(self._current, root)
-            if layer.kind is LayerKind.CLEAR:
-                payload = root
-                break
-            if not self._peel(layer):
+            layer = outermost(self._current, self._start, self._end, self._header)
+            self._header = None
+            is_clear = layer.kind is LayerKind.CLEAR
+            if is_clear or not self._peel(layer):
                 break
         else:
             # What lies deeper was not looked at: never report it as opened or verified.
             self._failed, self._problems = True, ("too-many-layers",)
         protected = None
-        if payload is not None and (self._pending or self._encrypted):
-            payload = mime.parse(self._head, max_depth=0) if self._head else payload
-            protected = headers.read(payload, self._outside, encrypted=self._encrypted)
-        self._judging = replace(self._judging, sender=self._sender(protected))
+        if is_clear and (self._pending or self._encrypted):
+            protected = headers.read(self._payload_header(), self._outside, encrypted=self._encrypted)
         return Opened(
-            content=self._kept,
-            encrypted=self._encrypted,
-            opened=bool(self._ciphers) and not self._failed,
-            verifications=self._verifications(),
-            problems=self._problems,
-            ciphers=tuple(self._ciphers),
-            audit=self._audit,
-            coverage=tuple(self._coverage),
-            headers=protected,
-            judging=self._judging,
+            self._kept,
+            self._encrypted,
+            bool(self._ciphers) and not self._failed,
+            self._verifications(protected),
+            self._problems,
+            tuple(self._ciphers),
+            self._audit,
+            tuple(self._coverage),
+            protected,
+            self._judging,
         )
+
+    def _payload_header(self) -> bytes:
+        if self._head:
+            return self._head
+        return self._current[self._start : mime.header_end(self._current, self._start, self._end)[1]]
 
     def _peel(self, layer: Layer) -> bool:
         """Goes one layer in; False when there is no way further."""
@@ -201,27 +214,22 @@ class _Opening:
             if isinstance(error, DecryptionFailed):
                 self._audit = (error.cause.value,)
             return False
-        self._kept = self._current = around(self._outside, unsealed.pieces)
+        self._kept, self._header, self._head = around(self._outside, unsealed.pieces)
+        self._current = self._kept
         self._start, self._end, self._opaque = 0, len(self._kept), None
-        self._head = header_of(unsealed.pieces)
         self._ciphers.append(unsealed.cipher)
-        # Signatures round this envelope cover the ciphertext, which is gone.
-        body = mime.header_end(self._kept)[1]
-        self._coverage = [replace(one, through=Through.CIPHERTEXT, start=body, end=self._end) for one in self._coverage]
+        if self._coverage:
+            # Signatures round this envelope cover the ciphertext, which is gone.
+            body, through = mime.header_end(self._kept)[1], Through.CIPHERTEXT
+            self._coverage = [replace(one, through=through, start=body, end=self._end) for one in self._coverage]
         return True
 
-    def _sender(self, protected: ProtectedHeaders | None) -> tuple[str, ...] | None:
-        """Every address of From, outside and, when protected, inside; None without any From."""
-        fields = [f for f in mime.iter_fields(self._outside, 0, len(self._outside)) if f.name.lower() == "from"]
-        if not fields:
-            return None
-        found = [address for one in fields for _, address in mime.addresses(one.text)]
-        inner = None if protected is None else protected.text("from")
-        if inner is not None:
-            found += [address for _, address in mime.addresses(inner)]
-        return tuple(dict.fromkeys(found))
-
-    def _verifications(self) -> tuple[Verification, ...]:
+    def _verifications(self, protected: ProtectedHeaders | None) -> tuple[Verification, ...]:
+        if not self._pending:
+            return ()
+        given = self._judging
+        sender = _sender(self._outside, protected)
+        judging = Judging(given.at, given.path, given.policy, given.certificates, sender, given.owner)
         found: list[Verification] = []
         for index, pending in enumerate(self._pending):
             layer = pending.layer
@@ -230,5 +238,17 @@ class _Opening:
                 continue
             detached = layer.kind is LayerKind.DETACHED
             content = memoryview(pending.raw)[layer.start : layer.end] if detached else None
-            found += judge.verify(layer.cms, content, self._judging, layer=index, micalg=layer.micalg)
+            found += judge.verify(layer.cms, content, judging, layer=index, micalg=layer.micalg)
         return tuple(found)
+
+
+def _sender(outside: bytes, protected: ProtectedHeaders | None) -> tuple[str, ...] | None:
+    """Every address of From, outside and, when protected, inside; None without any From."""
+    fields = mime.values_of(outside, "from")
+    if not fields:
+        return None
+    found = [address for value in fields for _, address in mime.addresses(value)]
+    inner = None if protected is None else protected.text("from")
+    if inner is not None:
+        found += [address for _, address in mime.addresses(inner)]
+    return tuple(dict.fromkeys(found))

@@ -62,7 +62,13 @@ _HASH_MECHANISMS = {
     "sha384": (TokenMechanism.SHA384, MGF.SHA384),
     "sha512": (TokenMechanism.SHA512, MGF.SHA512),
 }
-_OID_OF = {name: oid for oid, name in DIGEST_OIDS.items()}
+_INFO_HEADS = {
+    # All of a DigestInfo but the digest.
+    name: der.sequence(der.sequence(der.oid(oid), der.NULL), der.octets(bytes(HASHES[name]().digest_size)))[
+        : -HASHES[name]().digest_size
+    ]
+    for oid, name in DIGEST_OIDS.items()
+}
 _locks: dict[str, threading.RLock] = {}
 _tokens: dict[tuple[str, str], Token] = {}
 _registry = threading.Lock()
@@ -240,8 +246,7 @@ def _sign(key: Any, digest: bytes, mechanism: Mechanism) -> bytes:
         parameters = (*_HASH_MECHANISMS[mechanism.digest], HASHES[mechanism.digest]().digest_size)
         return bytes(key.sign(digest, mechanism=TokenMechanism.RSA_PKCS_PSS, mechanism_param=parameters))
     # PKCS#1 v1.5 over our own DigestInfo (RFC 8017 §9.2): the token hashes nothing.
-    info = der.sequence(der.sequence(der.oid(_OID_OF[mechanism.digest]), der.NULL), der.octets(digest))
-    return bytes(key.sign(info, mechanism=TokenMechanism.RSA_PKCS))
+    return bytes(key.sign(_INFO_HEADS[mechanism.digest] + digest, mechanism=TokenMechanism.RSA_PKCS))
 
 
 class TokenDecryptor:

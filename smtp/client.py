@@ -11,18 +11,17 @@ import asyncio
 import base64
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from cryptography import x509
 
 from smtp.handshake import Channel
-from smtp.intake import Scan
+from smtp.outgoing import Outgoing
 
 _MAX_LINES = 128
 _LINE_LIMIT = 4096
-_CHUNK = 64 * 1024
 _REPLY = re.compile(rb"([2-5]\d\d)(?:([ -])([^\r\n]*))?\r?\n")
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?: |$)")
 
@@ -51,48 +50,6 @@ class Answer:
 
     def __str__(self) -> str:
         return " ".join(part for part in (str(self.code), self.enhanced, self.text) if part)
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A message to send: in memory (`small`), or read piece by piece from `source` as often as it is asked for.
-
-    `eight_bit` and `faulty` (bare CR or LF, NUL) say what is in it.
-    """
-
-    size: int
-    eight_bit: bool
-    faulty: bool
-    small: bytes | None = field(default=None, repr=False)
-    source: Callable[[], Iterator[bytes]] | None = field(default=None, repr=False)
-
-    @classmethod
-    def of(cls, content: bytes) -> Outgoing:
-        """A message in memory."""
-        scan = Scan()
-        scan.feed(content)
-        scan.finish()
-        return cls(len(content), scan.eight_bit, scan.bare or scan.null, content)
-
-    @classmethod
-    def from_pieces(cls, source: Callable[[], Iterator[bytes]]) -> Outgoing:
-        """A message that stays where it is; blocking: it is read once here."""
-        scan = Scan()
-        for piece in source():
-            scan.feed(piece)
-        scan.finish()
-        return cls(scan.size, scan.eight_bit, scan.bare or scan.null, None, source)
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """Its octets, in order."""
-        if self.small is not None:
-            for at in range(0, len(self.small), _CHUNK):
-                yield self.small[at : at + _CHUNK]
-            return
-        if self.source is not None:
-            reading = self.source()
-            while (piece := await asyncio.to_thread(next, reading, None)) is not None:
-                yield piece
 
 
 class Refused(ClientError):

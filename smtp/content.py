@@ -11,7 +11,7 @@ import asyncio
 import base64
 import binascii
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 import mime
@@ -97,7 +97,8 @@ class Intake:
         self.scan = Scan()
         self._store = store
         self._limit = limit
-        self._memory = bytearray()
+        self._memory: list[bytes] = []  # as they came: joining them would double what is held
+        self._held = 0
         self._writer: ContentWriter | None = None
         self.too_big = False
 
@@ -109,35 +110,46 @@ class Intake:
                 self.too_big = True
                 self.abort()
             return
-        self._memory += data
-        if len(self._memory) > (IN_MEMORY if self._writer is None else _WRITE):
+        self._memory.append(data)
+        self._held += len(data)
+        if self._held > (IN_MEMORY if self._writer is None else _WRITE):
             await self._flush()
 
     async def _flush(self) -> None:
-        piece, self._memory = self._memory, bytearray()
-        if self._writer is None:
-            self._writer = await asyncio.to_thread(self._store.spool)
-        await asyncio.to_thread(self._writer.write, piece)
+        pieces, self._memory, self._held = self._memory, [], 0
+        self._writer = await asyncio.to_thread(_written, self._store, self._writer, pieces)
 
     async def finish(self) -> Received:
         """The whole message, once `scan` found it fit."""
         self.scan.finish()
         if self._writer is None:
-            content: Content = bytes(self._memory)
+            content: Content = b"".join(self._memory)
         else:
             await self._flush()
             writer, self._writer = self._writer, None
             # A spooled message is copied before it is accepted: only the copy has to survive a crash.
             content = await asyncio.to_thread(writer.commit, durable=False)
-        self._memory = bytearray()
+        self._memory, self._held = [], 0
         return Received(self.scan.header, self.scan.size, self.scan.eight_bit, content)
 
     def abort(self) -> None:
         """Leave nothing behind."""
-        self._memory = bytearray()
+        self._memory, self._held = [], 0
         if self._writer is not None:
             self._writer.abort()
             self._writer = None
+
+
+def _written(store: Store, writer: ContentWriter | None, pieces: Sequence[bytes]) -> ContentWriter:
+    """The writer (a new one for the first pieces) with these pieces added; blocking."""
+    writer = writer or store.spool()
+    try:
+        for piece in pieces:
+            writer.write(piece)
+    except BaseException:
+        writer.abort()
+        raise
+    return writer
 
 
 class Budget:
@@ -163,9 +175,3 @@ class Budget:
                 async with self._changed:
                     self._free += share
                     self._changed.notify_all()
-
-
-def body_pieces(content: bytes, size: int = 64 * 1024) -> Iterator[bytes]:
-    """A content in memory, in pieces."""
-    for at in range(0, len(content), size):
-        yield content[at : at + size]

@@ -31,7 +31,7 @@ import mime
 from smtp import fields
 
 MAX_SIGNATURES = 5
-MAX_SIZE = 8 * 1024 * 1024
+MAX_SIZE = 32 * 1024 * 1024
 _SIGNED = (b"from", b"to", b"cc", b"subject", b"date", b"message-id", b"mime-version", b"content-type", b"reply-to")
 _DNS_TIME = 5.0
 

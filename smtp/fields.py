@@ -43,6 +43,8 @@ def rfc5322_date(at: datetime) -> str:
 def _named(raw: bytes, name: str) -> list[mime.Field]:
     """Every field called `name` of the whole header: none hides behind padding."""
     last, _ = mime.header_end(raw)
+    if name.encode("ascii") not in raw[:last].lower():
+        return []
     return [field for field in mime.iter_fields(raw, 0, last) if field.name.lower().strip() == name]
 
 

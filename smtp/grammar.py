@@ -13,6 +13,7 @@ from trustspace import canonical_domain
 
 _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_XTEXT = re.compile(r"(?:[\x21-\x2a\x2c-\x3c\x3e-\x7e]|\+[0-9A-F]{2})*")
 _ADDRESS = re.compile(rf"(?P<local>{_ATEXT}(?:\.{_ATEXT})*)@(?P<domain>{_LABEL}(?:\.{_LABEL})*)", re.ASCII)
 _ATEXT_MARKS = frozenset("!#$%&'*+/=?^_`{|}~-.")
 _PATH = re.compile(r"<(?P<path>[^<>\x00-\x20\x7f-\x9f]*)>(?: +(?P<parameters>.*))?")
@@ -76,3 +77,14 @@ def host(text: str) -> str:
     if not _HOST.fullmatch(text):
         raise GrammarError("host")
     return text
+
+
+def is_xtext(text: str) -> bool:
+    """RFC 3461 §4."""
+    return _XTEXT.fullmatch(text) is not None
+
+
+def is_original_recipient(text: str) -> bool:
+    """RFC 3461 §4.2: an address type, a semicolon, the address in xtext."""
+    kind, separator, address = text.partition(";")
+    return bool(separator and kind and kind.replace("-", "").isalnum() and address and is_xtext(address))

@@ -253,6 +253,15 @@ class Prefilled(ssl.SSLContext):
     early: bytes
     _real: ssl.SSLContext
 
+    @classmethod
+    def of(cls, real: ssl.SSLContext, early: bytes) -> ssl.SSLContext:
+        """`real` itself when nothing was read early, as a rule: a context of OpenSSL for each session costs 20 KiB."""
+        if not early:
+            return real
+        context = cls(real)
+        context.early = early
+        return context
+
     def __new__(cls, real: ssl.SSLContext) -> Prefilled:
         """Round `real`, which does all the work."""
         context = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)

@@ -8,17 +8,15 @@ too many end the connection.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from smtp import grammar, replies, sasl
+from smtp import grammar, replies
 from smtp.replies import Reply, SmtpRefusal
 from smtp.services import Limits
 
 _BEFORE_TLS = frozenset(["EHLO", "HELO", "STARTTLS", "RSET", "NOOP", "QUIT"])
-_XTEXT = re.compile(r"(?:[\x21-\x2a\x2c-\x3c\x3e-\x7e]|\+[0-9A-F]{2})*")
 _NOTIFY = frozenset(["SUCCESS", "FAILURE", "DELAY"])
 
 
@@ -274,12 +272,12 @@ class Machine:
         ret = parameters.pop("RET", "")
         if (
             body not in {one.value for one in Body}
-            or (ret or "none").upper() not in ("FULL", "HDRS", "NONE")
             or ret is None
+            or (ret or "none").upper() not in ("FULL", "HDRS", "NONE")
         ):
             raise SmtpRefusal(replies.BAD_SYNTAX)
         envelope_id = parameters.pop("ENVID", "")
-        if envelope_id is None or len(envelope_id) > 100 or not _XTEXT.fullmatch(envelope_id):
+        if envelope_id is None or len(envelope_id) > 100 or not grammar.is_xtext(envelope_id):
             raise SmtpRefusal(replies.BAD_SYNTAX)
         flags = [name for name in ("SMTPUTF8", "REQUIRETLS") if name in parameters]
         if any(parameters.pop(name) is not None for name in flags):
@@ -305,7 +303,7 @@ class Machine:
         asked = frozenset((notify or "").upper().split(",")) if notify else frozenset[str]()
         if notify is None or not (asked <= _NOTIFY or asked == {"NEVER"}):
             raise SmtpRefusal(replies.BAD_SYNTAX)
-        if original is None or len(original) > 500 or (original and not _is_original(original)):
+        if original is None or len(original) > 500 or (original and not grammar.is_original_recipient(original)):
             raise SmtpRefusal(replies.BAD_SYNTAX)
         if parameters:
             raise SmtpRefusal(replies.BAD_PARAMETER)
@@ -395,11 +393,3 @@ _COMMANDS: dict[str, Callable[[Machine, str], Step]] = {
     "HELP": Machine._help,
     "QUIT": Machine._quit,
 }
-
-ALL_LOGINS = sasl.MECHANISMS
-
-
-def _is_original(text: str) -> bool:
-    """RFC 3461 §4.2: an address type, a semicolon, the address in xtext."""
-    kind, separator, address = text.partition(";")
-    return bool(separator and kind and kind.replace("-", "").isalnum() and _XTEXT.fullmatch(address) and address)

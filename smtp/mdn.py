@@ -1,8 +1,8 @@
 """Receipts of reading (MDN, RFC 8098) as MSSanté uses them (mssante.md §3.5), and the correlation of receipts that come back.
 
-Invariants: an MDN is written only for a message that asks for one, and never about a notice; both error forms are read (field
-`Error:`, and the old one inside `Disposition:`), the new one is written; what is read is bounded, and none of its free text is
-kept but an error code.
+The bridge writes those that this operator owes, about documents (`dmp_bridge/notices.py`). Invariants: both error forms are read
+(field `Error:`, and the old one inside `Disposition:`); what is read is bounded, and none of its free text is kept but an error
+code.
 """
 
 from __future__ import annotations
@@ -17,11 +17,8 @@ from mailstore import ReceiptKind, ReceiptState, Store
 from smtp import fields
 from smtp.content import IN_MEMORY, Received
 
-ERROR_CODES = ("900", "901", "902", "903", "904", "905", "906")
-"""Application errors of the integration of documents (VOLET, mssante.md §8)."""
 _OLD_ERROR = re.compile(r"processed\s*/\s*error\s*:\s*(?P<text>.+)", re.IGNORECASE)
 _CODE = re.compile(r"\s*(\d{1,4})\b")
-_PREFIX = "[KO Intégration système !]"
 _MAX_REPORT = 64 * 1024
 _MAX_GROUPS = 200
 
@@ -44,70 +41,6 @@ class DeliveryReport:
     recipient: str
     action: str
     status: str
-
-
-def requested(header: bytes) -> str | None:
-    """Where the MDN of this message must go, when it asks for one and answering is safe without asking anybody: the same
-    address as Return-Path (RFC 8098 §2.1)."""
-    wanted = fields.addresses_of(header, "disposition-notification-to")
-    origin = fields.addresses_of(header, "return-path")
-    return wanted[0] if len(wanted) == 1 and wanted == origin else None
-
-
-def write(
-    original: bytes,
-    *,
-    recipient: str,
-    to: str,
-    hostname: str,
-    identifier: str,
-    at: datetime,
-    error: str = "",
-    label: str = "",
-) -> bytes:
-    """An MDN about `original`: processed, or processed/error with `error` (one of ERROR_CODES) and its `label`.
-
-    Three parts, the whole original last (VOLET). Raises ValueError for an unknown code.
-    """
-    if error and error not in ERROR_CODES:
-        raise ValueError("unknown error code")
-    part = mime.parse(original, max_parts=1)
-    subject = mime.decode_words(part.get("subject") or "")
-    message_id = fields.message_id(original) or ""
-    lines = [f"Reporting-UA: {hostname}; Caducee"]
-    lines += [f"Original-Recipient: rfc822;{recipient}", f"Final-Recipient: rfc822;{recipient}"]
-    lines += [f"Original-Message-ID: {message_id}"] if message_id else []
-    ending = "processed/error" if error else "processed"
-    lines += [f"Disposition: automatic-action/MDN-sent-automatically; {ending}"]
-    lines += [f"Error: {error}^{_plain(label)}"] if error else []
-    said = (
-        f"Le document n'a pas pu être intégré (code {error}). / The document could not be filed (code {error})."
-        if error
-        else "Le document a été intégré. / The document was filed."
-    )
-    report = mime.multipart(
-        "report",
-        [
-            mime.leaf("text/plain", f"{said}\n".encode(), parameters={"charset": "utf-8"}),
-            b"Content-Type: message/disposition-notification\r\n\r\n"
-            + "".join(f"{line}\r\n" for line in lines).encode("ascii"),
-            b"Content-Type: message/rfc822\r\n\r\n" + original,
-        ],
-        parameters={"report-type": "disposition-notification"},
-    )
-    about = [("In-Reply-To", message_id), ("References", message_id)] if message_id else []
-    return mime.message(
-        [
-            ("Date", fields.rfc5322_date(at)),
-            ("From", recipient),
-            ("To", to),
-            ("Subject", f"{_PREFIX}[{error}] {subject}" if error else subject),
-            ("Message-ID", f"<{identifier}@{hostname}>"),
-            *about,
-            ("Auto-Submitted", "auto-replied"),
-        ],
-        report,
-    )
 
 
 def read(raw: bytes) -> Disposition | None:
@@ -214,7 +147,3 @@ def _address(value: str) -> str:
     _, separator, address = value.rpartition(";")
     text = (address if separator else value).strip().strip("<>").lower()
     return text if "@" in text and len(text) <= 320 and text.isprintable() and " " not in text else ""
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[^ -~]", "?", text)[:200]

@@ -31,7 +31,7 @@ from mailstore import (
 from smtp import fields, metrics
 from smtp.client import Answer
 from smtp.services import Services
-from smtp.shell import Transaction
+from smtp.session import Transaction
 
 PRINCIPAL = "mailer-daemon"
 MAX_RETURNED = 1024 * 1024

@@ -1,4 +1,4 @@
-"""The PROXY protocol, versions 1 and 2: whose connection a load balancer passes on. Pure.
+"""The PROXY protocol, versions 1 and 2: whose connection a load balancer passes on.
 
 Invariants: read only from balancers that the operator named; what is not exactly a header is an error, never a guess; an
 unknown origin (UNKNOWN, LOCAL) leaves the balancer's own address.
@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Sequence
+
+from smtp.wire import Wire
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 LONGEST = 232
@@ -60,3 +63,25 @@ def _address(text: str, family: int) -> str:
     if found.version != family:
         raise ProxyError("address of another family")
     return str(found)
+
+
+def is_balancer(peer: str, balancers: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
+    """Whether an address is one of those that are believed."""
+    try:
+        address = ipaddress.ip_address(peer)
+    except ValueError:
+        return False
+    return any(address in network for network in balancers)
+
+
+async def origin(wire: Wire) -> str:
+    """Read the header that a balancer sends first; answers the client's address, "" when it says none. Raises ProxyError,
+    ConnectionEnded."""
+    data = b""
+    while True:
+        data += await wire.some(LONGEST)
+        found = read(data)
+        if found is not None:
+            source, length = found
+            wire.push_back(data[length:])
+            return source

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from mailstore import NewReceipt, ReceiptKind
 from smtp import fields
-from smtp.shell import Transaction
+from smtp.session import Transaction
 
 
 def wanted(header: bytes, transaction: Transaction, patience: timedelta, at: datetime) -> tuple[NewReceipt, ...]:

@@ -10,30 +10,32 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 
 from cryptography import x509
 
 from directory import Directory, DirectoryError, DirectoryUnavailable
 from mailstore import Acceptance, Account, Content, Direction, Event, LocalDelivery, NewDeposit, ScramVerifier
-from smtp import fields, grammar, mdn, metrics, notices, replies, sasl
+from smtp import dkim, fields, grammar, mdn, metrics, notices, replies, sasl
 from smtp.content import Budget, Received, is_clear, is_enveloped
 from smtp.gate import PeerLimits
 from smtp.machine import Body
 from smtp.replies import Reply, SmtpRefusal
-from smtp.services import Services, in_thread
-from smtp.shell import Talk, Transaction
+from smtp.services import GROUP, Services, acceptor, accounts, in_thread
+from smtp.session import Talk, Transaction
+from smtp.together import Together
 from trustspace import Decision
 from trustspace.dn import name_of
 
-IN_ONE_PIECE = 8 * 1024 * 1024
-"""Octets above which a DKIM signature is not verified."""
 WAKE_EVERY = 10.0
 """Seconds between two looks at what waits for an operator that keeps calling."""
 _PEERS_KEPT = 4096
 SEARCHED = 32 * 1024 * 1024
 """Octets above which a clear message is not searched for documents to deposit (the default limit is below)."""
+
+
+_Asked = tuple[x509.Certificate, str, tuple[x509.Certificate, ...]]
+"""A peer's certificate, the domain it speaks for, and what it sent with its certificate."""
 
 
 class Reception:
@@ -48,6 +50,9 @@ class Reception:
         self._budget = Budget(services.limits.memory)
         self._peers = PeerLimits(services.limits)
         self._woken: dict[str, float] = {}
+        self._acceptor = acceptor(services)
+        self._accounts = accounts(services)
+        self._deciding: Together[_Asked, Decision] = Together(self._decide, GROUP)
 
     async def claimed(self, talk: Talk, claim: sasl.Claim) -> Account | None:
         """No login here."""
@@ -78,9 +83,7 @@ class Reception:
         if certificate is None:
             raise await self._refused(talk, replies.NO_CERTIFICATE, {"mail_from": sender or "<>"})
         domain = grammar.domain_of(sender) if sender else await in_thread(self._any_domain, certificate)
-        decision = await in_thread(
-            self._services.trust.authorise, certificate, domain, self._services.clock(), supplied=talk.chain
-        )
+        decision = await self._deciding.do((certificate, domain, talk.chain))
         metrics.TRUST.labels("reception", decision.rule).inc()
         if not decision.allowed:
             detail = {"mail_from": sender or "<>", "rule": decision.rule, "list": decision.list_digest}
@@ -90,6 +93,18 @@ class Reception:
         transaction.facts["list"] = decision.list_digest
         transaction.facts["domain"] = domain
         await self._wake(talk.peer_name, certificate)
+
+    def _decide(self, group: Sequence[_Asked]) -> list[Decision | Exception]:
+        """Whether each of these certificates may speak for its domain. Blocking."""
+        decisions: list[Decision | Exception] = []
+        for certificate, domain, chain in group:
+            try:
+                decisions.append(
+                    self._services.trust.authorise(certificate, domain, self._services.clock(), supplied=chain)
+                )
+            except Exception as error:
+                decisions.append(error)
+        return decisions
 
     async def _wake(self, peer: str, certificate: x509.Certificate) -> None:
         """It reached us, so it may be reached: what waits for it need not wait longer. Looked at now and then only."""
@@ -114,7 +129,7 @@ class Reception:
         """A mailbox here; anything else would be relaying."""
         if grammar.domain_of(recipient) not in self._services.local_domains:
             raise await self._refused(talk, replies.RELAYING_DENIED, {"recipient": recipient})
-        account = await in_thread(self._services.store.find_account, recipient)
+        account = await self._accounts.do(recipient)
         if account is None:
             raise await self._refused(talk, replies.UNKNOWN_MAILBOX, {"recipient": recipient})
         if not account.active:
@@ -129,62 +144,70 @@ class Reception:
         message_id = fields.message_id(header) or ""
         if fields.count_received(header) > self._services.limits.received_fields:
             raise await self._refused(talk, replies.LOOP, {"mail_from": transaction.sender or "<>"}, message_id)
-        async with self._budget.of(received.size):
-            common = [
-                fields.trust_result(certificate, grammar.domain_of(transaction.sender or ""), transaction.facts["list"])
-            ]
-            common += await self._author_results(certificate, header, transaction.facts.get("domain", ""))
-            common += await in_thread(self._dkim, received)
-            identifiers = [
-                await in_thread(self._deliver, talk, transaction, received, address, account, tuple(common))
-                for address, account in transaction.recipients.items()
-                if account is not None
-            ]
-        if len(identifiers) != len(transaction.recipients):
+        here = {address: account for address, account in transaction.recipients.items() if account is not None}
+        if len(here) != len(transaction.recipients):
             raise RuntimeError("a recipient without an account")
-        await in_thread(self._tell, transaction, received, identifiers[0], message_id)
+        # A large message is prepared for one mailbox at a time: never held as often as it has recipients.
+        groups = [here] if received.stored is None else [{address: account} for address, account in here.items()]
+        async with self._budget.of(received.size):
+            common = await in_thread(self._results, certificate, transaction, received)
+            identifiers = []
+            for group in groups:
+                ready = await in_thread(self._acceptances, talk, transaction, received, group, common)
+                # Those accepted before another failed are recognised when the message comes back.
+                identifiers += [one.submission_id for one in await asyncio.gather(*map(self._acceptor.do, ready))]
+        if _is_answered(transaction, header):
+            await in_thread(self._tell, transaction, received, identifiers[0], message_id)
         return replies.accepted(identifiers[0])
+
+    def _results(self, certificate: x509.Certificate, transaction: Transaction, received: Received) -> tuple[str, ...]:
+        """What Authentication-Results says of every copy. Blocking."""
+        sender_domain = grammar.domain_of(transaction.sender or "")
+        return (
+            fields.trust_result(certificate, sender_domain, transaction.facts["list"]),
+            *self._author_results(certificate, received.header, transaction.facts.get("domain", "")),
+            *self._dkim(received),
+        )
 
     def _dkim(self, received: Received) -> list[str]:
         """What dkimpy says; a large message without a signature is not read for it."""
         checker = self._services.dkim_checker
         if checker is None or not fields.has(received.header, "dkim-signature"):
             return ["dkim=none"] if checker is not None else []
-        if received.stored is not None and received.size > IN_ONE_PIECE:
+        if received.size > dkim.MAX_SIZE:
             return ["dkim=neutral reason=too-large"]
         return checker.results(received.whole(self._services.store))
 
-    def _deliver(
+    def _acceptances(
         self,
         talk: Talk,
         transaction: Transaction,
         received: Received,
-        address: str,
-        account: Account,
+        recipients: Mapping[str, Account],
         common: tuple[str, ...],
-    ) -> str:
+    ) -> list[Acceptance]:
         """One acceptance a mailbox: a peer that lost our 250 may come back with these recipients grouped otherwise, and
-        each mailbox must still recognise what it has. Blocking; answers the submission id."""
-        services, now, sender = self._services, self._services.clock(), transaction.sender or ""
+        each mailbox must still recognise what it has. Blocking."""
         dn = talk.certificate.subject.rfc4514_string() if talk.certificate is not None else ""
         accepted = Event("reception.accepted", {"peer": talk.peer, "dn": dn, "list": transaction.facts.get("list", "")})
-        acceptance = Acceptance(
-            direction=Direction.RECEPTION,
-            principal=dn,
-            mail_from=sender,
-            recipients=(address,),
-            message_id=fields.message_id(received.header) or "",
-            received=received.content,
-            events=(accepted,),
-        )
-        content, events, deposits = self._opened(talk, transaction, received, account, common)
-        acceptance = replace(
-            acceptance,
-            local=(LocalDelivery(account.id, address, content),),
-            deposits=deposits,
-            events=(*acceptance.events, *events),
-        )
-        return services.store.accept(acceptance, now).submission_id
+        message_id = fields.message_id(received.header) or ""
+        found = []
+        for address, account in recipients.items():
+            content, events, deposits = self._opened(talk, transaction, received, account, common)
+            found.append(
+                Acceptance(
+                    direction=Direction.RECEPTION,
+                    principal=dn,
+                    mail_from=transaction.sender or "",
+                    recipients=(address,),
+                    message_id=message_id,
+                    received=received.content,
+                    local=(LocalDelivery(account.id, address, content),),
+                    deposits=deposits,
+                    events=(accepted, *events),
+                )
+            )
+        return found
 
     def _opened(
         self,
@@ -242,19 +265,19 @@ class Reception:
         except Exception as error:
             replies.reply_for(error)
 
-    async def _author_results(self, certificate: x509.Certificate, content: bytes, spoken_for: str) -> list[str]:
-        """What readers see is From, not the envelope: say whether the peer may speak for it, and whether it is published."""
-        authors = fields.from_addresses(content)
+    def _author_results(self, certificate: x509.Certificate, header: bytes, spoken_for: str) -> list[str]:
+        """What readers see is From, not the envelope: say whether the peer may speak for it, and whether it is published.
+        Blocking."""
+        authors = fields.from_addresses(header)
         if len(authors) != 1:
             return ["x-mss-from=fail reason=several-or-no-authors"]
         domain = grammar.domain_of(authors[0])
         allowed = domain == spoken_for  # that was decided at MAIL FROM
         if not allowed:
-            clock = self._services.clock
-            allowed = (await in_thread(self._services.trust.authorise, certificate, domain, clock())).allowed
+            allowed = self._services.trust.authorise(certificate, domain, self._services.clock()).allowed
         results = [f"x-mss-from={'pass' if allowed else 'fail'} header.from={fields.token(domain)}"]
         if self._services.directory is not None:
-            results.append(f"x-mss-directory={await in_thread(_published, self._services.directory, authors[0])}")
+            results.append(f"x-mss-directory={_published(self._services.directory, authors[0])}")
         return results
 
     async def _refused(self, talk: Talk, reply: Reply, detail: Mapping[str, str], message_id: str = "") -> SmtpRefusal:
@@ -268,6 +291,12 @@ class Reception:
             at=self._services.clock(),
         )
         return SmtpRefusal(reply)
+
+
+def _is_answered(transaction: Transaction, header: bytes) -> bool:
+    """Whether somebody waits to hear of this message: asked for it, or is answered by it."""
+    asked = any("SUCCESS" in one.notify for one in transaction.asked.values())
+    return asked or b"multipart/report" in header.lower()
 
 
 def refusal_reply(decision: Decision) -> Reply:

@@ -12,6 +12,7 @@ import traceback
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import PurePath
 
 import structlog
@@ -47,6 +48,8 @@ _TYPOGRAPHY = str.maketrans(
 
 def to_ascii(text: str) -> str:
     """`text` without accents, in printable ASCII on one line; what has no ASCII form becomes `?`."""
+    if text.isascii() and text.isprintable():
+        return " ".join(text.split())
     plain = unicodedata.normalize("NFKD", text.translate(_TYPOGRAPHY))
     kept = "".join(letter for letter in plain if not unicodedata.combining(letter))
     return " ".join("".join(letter if " " <= letter <= "~" else "?" for letter in kept).split())
@@ -84,10 +87,16 @@ class Reply:
 
     def encode(self) -> bytes:
         """The reply as it goes on the wire."""
-        return "".join(f"{line}\r\n" for line in self.lines()).encode("ascii")
+        return _encoded(self)
 
     def __str__(self) -> str:
         return " ".join(self.lines())
+
+
+@lru_cache(maxsize=512)
+def _encoded(reply: Reply) -> bytes:
+    """Most replies are said over and over."""
+    return "".join(f"{line}\r\n" for line in reply.lines()).encode("ascii")
 
 
 def _wrapped(text: str) -> Iterator[str]:

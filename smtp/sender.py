@@ -28,10 +28,11 @@ from mailstore import (
     StoreError,
 )
 from smtp import metrics, replies
-from smtp.client import Answer, ClientError, Outgoing
+from smtp.client import Answer, ClientError
 from smtp.content import IN_MEMORY
 from smtp.delivery import Carrier, Peer, Unreachable
 from smtp.notices import Kind
+from smtp.outgoing import Outgoing
 from smtp.services import Services, in_thread
 from smtp.settling import Settler, Telling, tell_silences
 
@@ -261,13 +262,13 @@ class Sender:
             # What the peer has taken is settled first: a notice that cannot be stored must not send it again.
             taken = [one for one, (_, _, verdict) in zip(settled, verdicts, strict=True) if verdict is Kind.DELIVERED]
             if taken:
-                await self._settler.settle(taken, now)
+                await self._settler.settle(taken)
             told = Telling(self._services, blob, verdicts, detail, returns, self._settings.give_up)
             if told.needed:
                 await in_thread(told.tell, now)
             others = [one for one in settled if one not in taken]
             if others:
-                await self._settler.settle(others, now)
+                await self._settler.settle(others)
         except Exception as error:
             # The lease runs out and the row is taken again: nothing is lost.
             log.error("delivery not settled", domain=results[0][0].domain, error=replies.describe(error))

@@ -17,7 +17,8 @@ from functools import partial
 from smtp.gate import Gate
 from smtp.reception import Reception
 from smtp.services import Services
-from smtp.shell import Handler, Setting, Shell
+from smtp.session import Handler, Setting
+from smtp.shell import Shell
 from smtp.submission import Submission
 
 

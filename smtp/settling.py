@@ -7,7 +7,6 @@ left alone.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,7 +17,8 @@ from mailstore import BlobDamaged, Leased, NoSuchMessage, ReceiptKind, ReceiptSt
 from smtp import notices
 from smtp.client import Answer
 from smtp.notices import Kind, Status
-from smtp.services import Services, in_thread
+from smtp.services import Services
+from smtp.together import Together
 
 log = structlog.get_logger()
 _HEADER_START = 64 * 1024
@@ -31,37 +31,18 @@ class Settler:
     def __init__(self, services: Services, owner: str) -> None:
         self._services = services
         self._owner = owner
-        self._waiting: list[tuple[list[tuple[int, Settlement]], asyncio.Future[None]]] = []
-        self._writing = False
+        self._together: Together[list[tuple[int, Settlement]], None] = Together(self._write, _TOGETHER)
 
-    async def settle(self, results: list[tuple[int, Settlement]], now: datetime) -> None:
+    async def settle(self, results: list[tuple[int, Settlement]]) -> None:
         """Returns when these rows are settled, durably. Raises StoreError."""
-        done = asyncio.get_running_loop().create_future()
-        self._waiting.append((results, done))
-        if not self._writing:
-            self._writing = True
-            try:
-                while self._waiting:
-                    await self._write(now)
-            finally:
-                self._writing = False
-        await done
+        await self._together.do(results)
 
-    async def _write(self, now: datetime) -> None:
-        batch, self._waiting = self._waiting[:_TOGETHER], self._waiting[_TOGETHER:]
-        rows = [one for results, _ in batch for one in results]
-        try:
-            lost = await in_thread(self._services.store.settle_all, self._owner, rows, now)
-        except Exception as error:
-            for _, done in batch:
-                if not done.done():
-                    done.set_exception(error)
-            return
+    def _write(self, group: Sequence[list[tuple[int, Settlement]]]) -> Sequence[None]:
+        rows = [one for results in group for one in results]
+        lost = self._services.store.settle_all(self._owner, rows, self._services.clock())
         if lost:
             log.warning("leases lost", count=len(lost))
-        for _, done in batch:
-            if not done.done():
-                done.set_result(None)
+        return [None] * len(group)
 
 
 @dataclass(frozen=True, slots=True)

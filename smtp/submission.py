@@ -8,13 +8,10 @@ was delegated to it; every recipient is a mailbox here or in a domain of the whi
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ihe.ins import is_valid_matricule
 from mailstore import (
@@ -29,13 +26,13 @@ from mailstore import (
     ScramVerifier,
 )
 from proxy.model import Protected, Refusal
-from smtp import fields, grammar, labels, mdn, metrics, notices, receipts, replies, sasl
+from smtp import dkim, fields, grammar, labels, mdn, notices, receipts, replies, sasl
 from smtp.content import Budget, Received, is_enveloped
-from smtp.machine import ALL_LOGINS
+from smtp.identities import Identities
 from smtp.replies import Reply, SmtpRefusal
-from smtp.services import Services, in_thread
-from smtp.shell import Talk, Transaction
-from trustspace import Freshness, Usage
+from smtp.services import DkimSigner, Services, acceptor, accounts, in_thread
+from smtp.session import Talk, Transaction
+from trustspace import Freshness
 
 
 class Submission:
@@ -47,8 +44,11 @@ class Submission:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._budget = Budget(services.limits.memory)
+        self._acceptor = acceptor(services)
+        self._accounts = accounts(services)
+        self._identities = Identities(services)
         without = set() if services.bearer is not None else {"OAUTHBEARER", "XOAUTH2"}
-        self.logins = tuple(one for one in ALL_LOGINS if one not in without)
+        self.logins = tuple(one for one in sasl.MECHANISMS if one not in without)
 
     # ---- who are you
 
@@ -60,69 +60,11 @@ class Submission:
 
     def verifier(self, login: str) -> ScramVerifier:
         """The SCRAM verifier of a login; a decoy for a login unknown, closed, or without password."""
-        store = self._services.store
-        try:
-            address = grammar.address(login)
-        except grammar.GrammarError:
-            return store.decoy_scram(login)
-        return store.scram(address) or store.decoy_scram(address)
+        return self._identities.verifier(login)
 
     async def claimed(self, talk: Talk, claim: sasl.Claim) -> Account | None:
         """The account that a SASL claim speaks for; every failure is audited."""
-        match claim:
-            case sasl.Password(login, secret):
-                return await self._password(talk, login, secret)
-            case sasl.External(asked):
-                return await self._external(talk, asked)
-            case sasl.Bearer(login, token):
-                return await self._bearer(talk, login, token)
-            case sasl.Proven(login):
-                account = await in_thread(self._services.store.find_account, login.lower())
-                return await self._logged_in(talk, account, "scram", login)
-
-    async def _password(self, talk: Talk, login: str, secret: str) -> Account | None:
-        try:
-            address = grammar.address(login)
-        except grammar.GrammarError:
-            return None
-        account = await in_thread(self._services.store.authenticate, address, secret, self._services.clock())
-        return await self._logged_in(talk, account, "password", address)
-
-    async def _external(self, talk: Talk, asked: str) -> Account | None:
-        """Find the account of a client certificate: by its key, once its path and revocation are checked."""
-        if talk.certificate is None:
-            return None
-        key = talk.certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        dn = talk.certificate.subject.rfc4514_string()
-        checker = self._services.trust.path_checker(Usage.TLS_CLIENT)
-        verdict = await in_thread(checker, talk.certificate, talk.chain, self._services.clock())
-        if not verdict.trusted:
-            await self._audit("login.refused", {"method": "certificate", "dn": dn, "reason": verdict.reason})
-            return None
-        account = await in_thread(self._services.store.account_for_client_key, hashlib.sha256(key).digest())
-        if account is not None and asked not in ("", account.address):
-            account = None  # RFC 4422 appendix A: only one's own identity is granted
-        return await self._logged_in(talk, account, "certificate", dn)
-
-    async def _bearer(self, talk: Talk, login: str, token: str) -> Account | None:
-        """The mailbox named, when the token speaks for its holder (mssante.md §3.2)."""
-        services = self._services
-        if services.bearer is None:
-            return None
-        try:
-            address = grammar.address(login)
-            account = await in_thread(services.bearer, address, token, services.clock())
-        except services.bearer_away:
-            raise SmtpRefusal(replies.LOGIN_UNSURE) from None
-        except grammar.GrammarError:
-            return await self._logged_in(talk, None, "bearer", login[:254])
-        return await self._logged_in(talk, account, "bearer", address)
-
-    async def _logged_in(self, talk: Talk, account: Account | None, method: str, name: str) -> Account | None:
-        if account is not None and account.active:
-            return account
-        await self._audit("login.refused", {"method": method, "name": name, "peer": talk.peer})
-        return None
+        return await self._identities.claimed(talk, claim)
 
     # ---- the envelope
 
@@ -131,7 +73,7 @@ class Submission:
         the message."""
         account, store = _owner(talk), self._services.store
         # A session may last for hours: a mailbox closed meanwhile sends no more.
-        current = await in_thread(store.find_account, account.address)
+        current = await self._accounts.do(account.address)
         if current is None or current.id != account.id or not current.active:
             raise await self._refused(talk, replies.CLOSED_MAILBOX, {"mail_from": sender})
         if sender not in ("", account.address) and sender not in await in_thread(store.may_send_as, account.id):
@@ -147,7 +89,7 @@ class Submission:
             if transaction.options.size > rules.patient_size:
                 raise await self._refused(talk, replies.TOO_BIG_FOR_PATIENT, {"recipient": "@" + domain})
         if domain in self._services.local_domains:
-            account = await in_thread(self._services.store.find_account, recipient)
+            account = await self._accounts.do(recipient)
             if account is None:
                 raise await self._refused(talk, replies.UNKNOWN_MAILBOX, {"recipient": recipient})
             if not account.active:
@@ -254,7 +196,7 @@ class Submission:
             )
             told = LocalDelivery(account.id, account.address, content)
             acceptance = replace(acceptance, local=(*acceptance.local, told))
-        accepted = await in_thread(services.store.accept, acceptance, now)
+        accepted = await self._acceptor.do(acceptance)
         if not accepted.duplicate:
             await in_thread(self._tell, transaction, received, header, accepted.submission_id, message_id, now)
         return accepted.submission_id
@@ -347,11 +289,33 @@ class Submission:
         domain, signer = grammar.domain_of(account.address), self._services.dkim_signer
         found = []
         for copy in copies:
-            content = copy.content
-            if signer is not None and isinstance(content, bytes):
-                content = b"".join(signer.fields(content, domain, now)) + content
+            content = copy.content if signer is None else self._signed(signer, copy.content, domain, now)
             found += notices.by_options(replace(copy, content=content), transaction)
         return tuple(found)
+
+    def _signed(self, signer: DkimSigner, content: Content, domain: str, now: datetime) -> Content:
+        """A content with its DKIM fields on top; one too large to be read whole leaves without, as it came."""
+        if isinstance(content, bytes):
+            return b"".join(signer.fields(content, domain, now)) + content
+        if content.size > dkim.MAX_SIZE:
+            return content
+        store = self._services.store
+        whole = store.read_blob(content.blob)
+        signature = signer.fields(whole, domain, now)
+        del whole
+        if not signature:
+            return content
+        writer = store.spool()
+        try:
+            writer.write(b"".join(signature))
+            for piece in store.pieces(content.blob):
+                writer.write(piece)
+        except BaseException:
+            writer.abort()
+            raise
+        signed = writer.commit()
+        store.discard(content)
+        return signed
 
     def _tell(
         self,
@@ -389,11 +353,6 @@ class Submission:
             at=self._services.clock(),
         )
         return SmtpRefusal(reply)
-
-    async def _audit(self, name: str, detail: Mapping[str, str]) -> None:
-        metrics.LOGINS.labels(detail.get("method", ""), "audited").inc()
-        at: datetime = self._services.clock()
-        await in_thread(self._services.store.record, (Event(name, detail),), at=at)
 
 
 def _owner(talk: Talk) -> Account:

@@ -1,17 +1,18 @@
 """The receiving side of a server connection: bytes that came in, read as command lines or as pieces of a message.
 
-Invariants: what is buffered is bounded (the transport is paused above `HIGH`); a command ends with CRLF and nothing else.
-Nothing here interprets or logs content.
+Invariants: what is buffered is bounded (the transport is paused above `HIGH`); a command ends with CRLF and nothing else; the
+pieces of a message are handed on as they came, without a copy. Nothing here interprets or logs content.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 
 HIGH = 256 * 1024
 
 
-class ConnectionEnded(Exception):
+class ConnectionEnded(ConnectionError):
     """The peer went away, or the connection was closed."""
 
 
@@ -27,7 +28,9 @@ class Wire:
     """A bounded input buffer between a protocol's `data_received` and one reader."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._pieces: deque[bytes] = deque()
+        self._start = 0  # what was read of the first piece: cutting it off would copy the rest for every command
+        self._size = 0
         self._transport: asyncio.ReadTransport | None = None
         self._paused = False
         self._ended = False
@@ -40,8 +43,10 @@ class Wire:
 
     def feed(self, data: bytes) -> None:
         """Octets have come."""
-        self._buffer += data
-        if len(self._buffer) > HIGH and not self._paused and self._transport is not None:
+        if data:
+            self._pieces.append(data)
+            self._size += len(data)
+        if self._size > HIGH and not self._paused and self._transport is not None:
             self._transport.pause_reading()
             self._paused = True
         self._wake()
@@ -54,22 +59,23 @@ class Wire:
     @property
     def pending(self) -> int:
         """How many octets wait to be read."""
-        return len(self._buffer)
+        return self._size
 
-    async def line(self, limit: int) -> bytes:
-        """The next command line without its CRLF. Raises BadLine, ConnectionEnded."""
+    async def line(self, limit: int, seconds: float) -> bytes:
+        """The next command line without its CRLF, whole within `seconds`. Raises BadLine, ConnectionEnded, TimeoutError."""
+        deadline = 0.0
         too_long = False
-        seen = 0
         while True:
-            at = self._buffer.find(b"\n", seen)
+            data = self._joined()
+            at = data.find(b"\n", self._start)
             if at >= 0:
-                line = self._take(at + 1)
                 break
-            if len(self._buffer) > limit:
+            if self._size > limit:
                 too_long = True
-                self._take(len(self._buffer))
-            seen = len(self._buffer)
-            await self._more()
+                self.take_all()
+            deadline = deadline or asyncio.get_running_loop().time() + seconds
+            await self._more(deadline)
+        line = self._take(at + 1 - self._start)
         if too_long or len(line) > limit:
             raise BadLine(too_long=True)
         if not line.endswith(b"\r\n") or b"\r" in line[:-2] or b"\0" in line:
@@ -78,35 +84,67 @@ class Wire:
 
     async def some(self, limit: int = HIGH) -> bytes:
         """What has come, at least one octet and at most `limit`. Raises ConnectionEnded."""
-        while not self._buffer:
+        while not self._pieces:
             await self._more()
-        return self._take(min(limit, len(self._buffer)))
+        return self._take(min(limit, len(self._pieces[0]) - self._start))
 
     def take_all(self) -> bytes:
         """What has come and was not read, without waiting."""
-        return self._take(len(self._buffer))
+        self._joined()
+        return self._take(self._size)
 
     def push_back(self, data: bytes) -> None:
         """Octets read too far: the next reader begins with them."""
-        self._buffer[:0] = data
+        if data:
+            rest = self.take_all()
+            self._pieces.append(data + rest)
+            self._size += len(data) + len(rest)
+
+    def _joined(self) -> bytes:
+        """Everything that waits, as one piece that begins at `_start`."""
+        if len(self._pieces) > 1:
+            self._pieces[0] = self._pieces[0][self._start :]
+            whole = b"".join(self._pieces)
+            self._start = 0
+            self._pieces.clear()
+            self._pieces.append(whole)
+        return self._pieces[0] if self._pieces else b""
 
     def _take(self, count: int) -> bytes:
-        taken = bytes(self._buffer[:count])
-        del self._buffer[:count]
-        if self._paused and len(self._buffer) <= HIGH // 2 and self._transport is not None:
+        """The next octets, all of them in the first piece."""
+        if not count:
+            return b""
+        first, end = self._pieces[0], self._start + count
+        taken = first if count == len(first) else first[self._start : end]
+        self._start = end
+        if end == len(first):
+            self._pieces.popleft()
+            self._start = 0
+        self._size -= count
+        if self._paused and self._size <= HIGH // 2 and self._transport is not None:
             self._transport.resume_reading()
             self._paused = False
         return taken
 
-    async def _more(self) -> None:
+    async def _more(self, deadline: float | None = None) -> None:
+        """Wait for octets. A timer of the loop costs a tenth of what a time-out block does, once for every command."""
         if self._ended:
             raise ConnectionEnded
-        self._waiter = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        waiter = self._waiter = loop.create_future()
+        timer = loop.call_at(deadline, _late, waiter) if deadline is not None else None
         try:
-            await self._waiter
+            await waiter
         finally:
             self._waiter = None
+            if timer is not None:
+                timer.cancel()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def _late(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_exception(TimeoutError())

@@ -12,12 +12,6 @@ import structlog
 from tests.postgres import PrivatePostgres, programs
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--token-minutes", default="0", help="Minutes of the concurrency test of PKCS#11 tokens; 0: seconds."
-    )
-
-
 @pytest.fixture(scope="session")
 def private_postgres() -> Iterator[PrivatePostgres]:
     """A PostgreSQL of the test run. Without its programs the run fails, unless told to do without."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from email.utils import formataddr
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from cryptography import x509
 
@@ -19,9 +20,8 @@ import mime
 import smime
 from caducee.agent.display import Display, Question
 from caducee.agent.pin import PinHolder
-from smime import cps_reader
-from smime.cps import CardSigner, CpsCard, Holder
 from smime.cps_errors import CardError, CardRemoved
+from smime.cps_model import Card, CardSigner, Holder
 
 _T = TypeVar("_T")
 _MOST_SHOWN = 10
@@ -31,6 +31,14 @@ class NotAgreed(Exception):
     """The holder refused, or did not answer."""
 
 
+class Cards(Protocol):
+    """How the card at hand is reached: by PC/SC (`smime.cps_reader`) or a PKCS#11 library (`smime.cps_remote`)."""
+
+    def session(self) -> AbstractContextManager[Card]:
+        """The only card there, for one piece of work, at the end of which it forgets the PIN. Raises CardError."""
+        ...
+
+
 class Desk:
     """The card at hand. One piece of work at a time; call from threads, it blocks while people think."""
 
@@ -38,15 +46,15 @@ class Desk:
         self,
         display: Display,
         pins: PinHolder,
+        cards: Cards,
         *,
-        reader: str = "",
         ask_each: bool = True,
         issuers: Sequence[x509.Certificate] = (),
         clock: Callable[[], datetime],
     ) -> None:
         self._display = display
         self._pins = pins
-        self._reader = reader
+        self._cards = cards
         self._ask_each = ask_each
         self._issuers = tuple(issuers)
         self._clock = clock
@@ -59,7 +67,7 @@ class Desk:
         if smime.outermost(raw).kind is not smime.LayerKind.CLEAR:
             return raw
 
-        def work(card: CpsCard) -> bytes:
+        def work(card: Card) -> bytes:
             return smime.sign_message(raw, CardSigner(card, self._issuers), at=self._clock())
 
         return self._with_card(described(raw, recipients), work, ask=self._ask_each)
@@ -71,13 +79,12 @@ class Desk:
 
     def certificate(self) -> x509.Certificate:
         """The certificate to log in with. Needs no PIN. Raises CardError."""
-        with self._lock, cps_reader.session(cps_reader.find_reader(self._reader)) as card:
+        with self._lock, self._cards.session() as card:
             return card.authentication_certificate()
 
-    def _with_card(self, lines: Sequence[str], work: Callable[[CpsCard], _T], *, ask: bool) -> _T:
+    def _with_card(self, lines: Sequence[str], work: Callable[[Card], _T], *, ask: bool) -> _T:
         with self._lock:
-            reader = cps_reader.find_reader(self._reader)
-            with cps_reader.session(reader) as card:
+            with self._cards.session() as card:
                 card.check_period(self._clock())
                 serial, holder, left = card.serial, _name(card.holder()), card.pin_status().left
             pin = self._pins.get(serial)
@@ -87,12 +94,10 @@ class Desk:
                 if not reply.agreed:
                     raise NotAgreed
                 pin = pin or reply.pin
-            return self._unlocked(reader, serial, pin or b"", work, take_last_try=not known)
+            return self._unlocked(serial, pin or b"", work, take_last_try=not known)
 
-    def _unlocked(
-        self, reader: str, serial: str, pin: bytes, work: Callable[[CpsCard], _T], *, take_last_try: bool
-    ) -> _T:
-        with cps_reader.session(reader) as card:
+    def _unlocked(self, serial: str, pin: bytes, work: Callable[[Card], _T], *, take_last_try: bool) -> _T:
+        with self._cards.session() as card:
             if card.serial != serial:
                 self._pins.forget()
                 raise CardRemoved("another card")

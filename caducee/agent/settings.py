@@ -5,15 +5,20 @@ from __future__ import annotations
 import hashlib
 import hmac
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
+from cryptography import x509
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from caducee.errors import UsageError
+from smime.cps_remote import national_library
+from trustspace import pem
 
 AGENT_FILE = "agent.toml"
 ANCHORS_FILE = "autorites.pem"
+NATIONAL = "national"
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -34,6 +39,11 @@ class AgentSettings(BaseModel):
     listen_imap_port: Port = Field(default=0, description="IMAP for the mail program, on loopback only; 0: none.")
     local_password_sha256: str = Field(
         default="", description="login = card: SHA-256 of the random password the mail program shows to the agent."
+    )
+    pkcs11_library: str = Field(
+        default="",
+        description="PKCS#11 library that reaches the card; national: the one of Cryptolib CPS, where it is installed. "
+        "Empty: the agent's own driver, by PC/SC.",
     )
     reader: str = Field(default="", description="Part of the reader's name, when there are several.")
     pin_minutes: Annotated[int, Field(ge=0, le=480)] = Field(
@@ -61,6 +71,33 @@ def load(folder: Path) -> AgentSettings:
     except ValidationError as error:
         lines = (f"{'.'.join(map(str, one['loc']))}: {one['msg']} ({file})" for one in error.errors())
         raise UsageError("\n".join(lines)) from None
+
+
+def library(settings: AgentSettings) -> str:
+    """The PKCS#11 library of the settings, "" for the agent's own driver. Raises UsageError when it is not there."""
+    if settings.pkcs11_library == NATIONAL:
+        found = national_library()
+        if not found:
+            raise UsageError(
+                "pkcs11_library: la bibliothèque nationale (Cryptolib CPS) n'est pas installée ; laisser vide pour lire la "
+                "carte directement / the national library is not installed; leave it empty to read the card directly"
+            )
+        return found
+    if settings.pkcs11_library and not Path(settings.pkcs11_library).exists():
+        raise UsageError(f"pkcs11_library: {settings.pkcs11_library}: absent / not found")
+    return settings.pkcs11_library
+
+
+def create(folder: Path, settings: AgentSettings, authorities: Sequence[x509.Certificate]) -> Path:
+    """Write the agent's folder: its settings, readable by its owner alone, and the operator's authorities. Returns the
+    settings file. Raises UsageError when there is one already."""
+    file = folder / AGENT_FILE
+    if file.exists():
+        raise UsageError(f"{file} existe déjà / already exists")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (folder / ANCHORS_FILE).write_bytes(pem.chain_to_pem(authorities))
+    pem.write_private(file, as_toml(settings).encode())
+    return file
 
 
 def as_toml(settings: AgentSettings) -> str:

@@ -18,7 +18,6 @@ from typing import Any
 from cryptography import x509
 
 from caducee.agent import card_tls
-from smtp.replies import to_ascii
 
 SECONDS = 60.0
 _DATA_SECONDS = 600.0
@@ -54,7 +53,8 @@ class Answer:
 
     def line(self) -> str:
         """As one SMTP reply line, ASCII."""
-        return f"{self.code} {to_ascii(self.text)[:450]}"
+        text = "".join(char if " " <= char <= "~" else "?" for char in self.text)
+        return f"{self.code} {text[:450]}"
 
 
 class _Submission(smtplib.SMTP):

@@ -25,7 +25,7 @@ def _ask(tkinter: Any, root: Any, question: dict[str, Any]) -> dict[str, object]
     answer: dict[str, object] = {"agreed": False}
     root.title("Caducée — signature")
     for line in question["shown"]:
-        tkinter.Label(root, text=line, anchor="w", justify="left").pack(fill="x", padx=12, pady=2)
+        tkinter.Label(root, text=line, anchor="w", justify="left", wraplength=700).pack(fill="x", padx=12, pady=2)
     entry = tkinter.Entry(root, show="•") if question["pin"] else None
     if entry is not None:
         tkinter.Label(root, text="Code PIN / PIN", anchor="w").pack(fill="x", padx=12)

@@ -5,19 +5,23 @@ from __future__ import annotations
 import getpass
 import secrets
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import pyotp
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from caducee.commands.common import FolderOption, JsonOption, done, show
 from caducee.errors import UsageError
 from caducee.folder import OperatorFolder
 from caducee.mailboxes import PERSONAL, NewMailbox, add_mailbox
+from caducee.publishing import published
 from caducee.settings import Settings, load_settings
 from caducee.wiring import now, open_directory, open_store
-from directory import InvalidIdentifier, entry_dn
+from directory import DirectoryError, InvalidIdentifier, entry_dn
 from directory.identifiers import parse_person_id, parse_structure_id
 from mailstore import Account, MailboxKind, Store
 from trustspace import PracticeAuthority, pem
@@ -140,15 +144,68 @@ def show_account(address: AddressArgument, folder: FolderOption = Path(), as_jso
 @app.command()
 def close(address: AddressArgument, folder: FolderOption = Path()) -> None:
     """Ferme une boîte à ses connexions ; son courrier reste / close a mailbox to its logins; its mail stays."""
-    _open(folder, address)[0].set_active(address, False)
+    _set_active(folder, address, False)
     done(f"{address} fermée / closed")
 
 
 @app.command("open")
 def open_account(address: AddressArgument, folder: FolderOption = Path()) -> None:
     """Rouvre une boîte / open a mailbox again."""
-    _open(folder, address)[0].set_active(address, True)
+    _set_active(folder, address, True)
     done(f"{address} ouverte / open")
+
+
+def _set_active(folder: Path, address: str, active: bool) -> None:
+    """Then the directory, where a closed mailbox is hidden. When it cannot be now, the mail process does it later."""
+    store = _open(folder, address)[0]
+    store.set_active(address, active)
+    settings, account = load_settings(folder), store.find_account(address)
+    try:
+        with closing(open_directory(OperatorFolder(folder), settings, write=True)) as directory:
+            if account is not None and directory.by_address(account.address):
+                published(directory, account, settings.operator, store.key_records(account.address))
+    except (DirectoryError, UsageError) as error:
+        typer.echo(f"! annuaire pas encore à jour ({error}) / directory not up to date yet", err=True)
+
+
+@app.command()
+def delete(
+    address: AddressArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="Sans demander / do not ask.")] = False,
+    publish: Annotated[
+        bool, typer.Option(help="La retirer de l'annuaire aussi / remove it from the directory too.")
+    ] = True,
+    folder: FolderOption = Path(),
+) -> None:
+    """Supprime une boîte et tout son courrier, pour toujours / delete a mailbox and all its mail, for ever.
+
+    La trace de ce qu'elle a envoyé, reçu et lu reste, ainsi que ses clés, retirées, que seuls deux dépositaires détruisent
+    (caducee keys). L'adresse n'est jamais donnée à un autre titulaire. Interrompue, la commande se relance. Pour garder le
+    courrier : « caducee mailbox export » d'abord, ou « caducee account close » à la place. / The trail and the retired keys
+    stay; the address is never given to somebody else. Run it again when it was interrupted.
+    """
+    store, account = _open(folder, address)
+    settings, place = load_settings(folder), OperatorFolder(folder)
+    messages = store.quota(account.id).messages_used
+    if not yes:
+        typer.echo(
+            f"{account.address} ({account.display_name}) : {messages} messages supprimés pour toujours / for ever."
+        )
+        if (
+            typer.prompt("Retaper l'adresse pour confirmer / type the address again", default="").strip()
+            != account.address
+        ):
+            raise UsageError("adresses différentes : rien n'est supprimé / not the same address: nothing was deleted")
+    directory = open_directory(place, settings, write=True) if publish else None
+    if directory:
+        directory.check()
+    columns = (TextColumn("suppression / deleting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=messages)
+        gone = store.erase_account(account.address, now(), lambda done, _: bar.update(task, completed=done))
+    if directory:
+        directory.remove(account.address)
+    done(f"{account.address} supprimée : {gone} messages / deleted. La trace reste / the trail stays.")
 
 
 @app.command()

@@ -15,15 +15,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from caducee.agent.desk import Desk
+from caducee.agent.desk import Cards, Desk
 from caducee.agent.display import display_for
 from caducee.agent.hardening import harden
 from caducee.agent.pin import PinHolder
 from caducee.agent.server import Agent
-from caducee.agent.settings import AGENT_FILE, ANCHORS_FILE, AgentSettings, as_toml, load, local_digest
+from caducee.agent.settings import ANCHORS_FILE, AgentSettings, create, load, local_digest
+from caducee.agent.settings import library as card_library
 from caducee.agent.upstream import Operator
 from caducee.commands.common import done
 from caducee.errors import UsageError
+from smime.cps_reader import PcscCards
+from smime.cps_remote import LibraryCardAccess
 from trustspace import TrustSpaceError, pem
 
 app = typer.Typer(
@@ -54,6 +57,13 @@ def init(
     ] = "account",
     listen_port: Annotated[int, typer.Option(help="Port SMTP local / local SMTP port.", min=1024, max=65535)] = 20587,
     listen_imap_port: Annotated[int, typer.Option(help="Port IMAP local, 0 sans / local IMAP port, 0: none.")] = 0,
+    library: Annotated[
+        str,
+        typer.Option(
+            help="Bibliothèque PKCS#11 de la carte, ou « national » ; défaut : lecture directe (PC/SC) / the card's PKCS#11 "
+            "library, or `national`; default: read directly."
+        ),
+    ] = "",
     pin_minutes: Annotated[
         int, typer.Option(help="Garde du code PIN / how long the PIN is kept.", min=0, max=480)
     ] = 10,
@@ -63,8 +73,6 @@ def init(
         certificates = pem.read_certificates(anchors)
     except TrustSpaceError as error:
         raise UsageError(f"--anchors: {error}") from None
-    if (folder / AGENT_FILE).exists():
-        raise UsageError(f"{folder / AGENT_FILE} existe déjà / already exists")
     password = secrets.token_urlsafe(18) if login == "card" else ""
     settings = AgentSettings(
         address=address.strip().lower(),
@@ -75,12 +83,12 @@ def init(
         listen_port=listen_port,
         listen_imap_port=listen_imap_port,
         pin_minutes=pin_minutes,
+        pkcs11_library=library,
         local_password_sha256=local_digest(password) if password else "",
     )
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (folder / ANCHORS_FILE).write_bytes(pem.chain_to_pem(certificates))
-    pem.write_private(folder / AGENT_FILE, as_toml(settings).encode())
-    done(f"{folder / AGENT_FILE} écrit. Lancer / run: caducee agent run {folder}")
+    card_library(settings)
+    file = create(folder, settings, certificates)
+    done(f"{file} écrit. Lancer / run: caducee agent run {folder}")
     _how_to_connect(settings, password)
 
 
@@ -106,7 +114,7 @@ def run(
     desk = Desk(
         display_for(display or settings.display),
         pins,
-        reader=settings.reader,
+        _cards(settings),
         ask_each=settings.confirm == "each",
         issuers=tuple(one for one in certificates if one.issuer != one.subject),
         clock=lambda: datetime.now(UTC),
@@ -114,6 +122,13 @@ def run(
     agent = Agent(settings, desk, Operator(settings.host, settings.port, trust), pins.forget)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_serve(agent, pins))
+
+
+def _cards(settings: AgentSettings) -> Cards:
+    """How the settings reach the card; a library in a process of its own."""
+    if found := card_library(settings):
+        return LibraryCardAccess(found, reader=settings.reader)
+    return PcscCards(settings.reader)
 
 
 async def _serve(agent: Agent, pins: PinHolder) -> None:

@@ -14,8 +14,9 @@ import smime
 from caducee.commands.common import JsonOption, done, show
 from caducee.errors import UsageError
 from smime import cps_reader
-from smime.cps import CardSigner, CpsCard, model_of
+from smime.cps import CpsCard, model_of
 from smime.cps_errors import CardError, ExpiredCard, UnsuitableCard
+from smime.cps_model import CardSigner
 
 app = typer.Typer(no_args_is_help=True, help="Carte CPS : lecteurs, porteur, essai / CPS card: readers, holder, try.")
 ReaderOption = Annotated[str, typer.Option(help="Partie du nom du lecteur / part of the reader's name.")]

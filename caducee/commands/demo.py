@@ -60,7 +60,7 @@ async def _demo(folder: Path, stay: bool, base_port: int, as_json: bool) -> int:
 
     def tell(step: Step) -> None:
         steps.append(step)
-        mark = "[green]✓[/green]" if step.ok else "[red]✗[/red]"
+        mark = "[yellow]–[/yellow]" if step.skipped else "[green]✓[/green]" if step.ok else "[red]✗[/red]"
         screen.print(f"{mark} {step.name} [dim]({step.seconds:.2f} s)[/dim]")
 
     with screen.status("Démarrage des services…") as status:
@@ -84,7 +84,7 @@ def _summary(steps: list[Step], as_json: bool) -> None:
     for name in ("étape", "temps", "preuve"):
         table.add_column(name, overflow="fold")
     for step in steps:
-        colour = "green" if step.ok else "red"
+        colour = "yellow" if step.skipped else "green" if step.ok else "red"
         table.add_row(f"[{colour}]{step.name}[/{colour}]", f"{step.seconds:.2f} s", plain_text(step.proof))
     console.print(table)
 
@@ -101,7 +101,7 @@ def _how_to_connect(country: Country) -> None:
         name = (
             address
             if address == cast().gp.mail
-            else f"{address} (garde sa clé : {country.own_key_file}, n'envoie rien signé ici)"
+            else f"{address} (garde sa clé : {country.own_key_file} ; signe avec sa carte, étape b2)"
         )
         table.add_row(name, ports, country.passwords[address])
     for address in (people.CARDIOLOGY, people.GATEWAY):

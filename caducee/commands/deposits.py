@@ -19,7 +19,7 @@ from caducee.settings import load_settings
 from caducee.wiring import now, open_store
 from dmp_bridge import DepositContext
 from dmp_bridge.context import DELETE
-from dmp_bridge.register import ImportRefused, read_oppositions
+from dmp_bridge.oppositions import ImportRefused, read_oppositions
 from dossier import Caller, PatientState, RecordView
 from ihe.datatypes import patient_id
 from ihe.ins import INS_OIDS, INS_TEST

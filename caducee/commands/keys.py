@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import getpass
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from cryptography import x509
 
+from caducee.commands import custodians, master_key
 from caducee.commands.common import FolderOption, JsonOption, done, show
+from caducee.commands.custodians import StdinOption, secret, who
 from caducee.errors import UsageError
 from caducee.folder import OperatorFolder
+from caducee.key_publication import publish_certificates
 from caducee.settings import Settings, load_settings
-from caducee.wiring import now, open_store, open_tokens, proxy_policy
-from mailstore import Event, KeyRecord, Store
+from caducee.wiring import now, open_directory, open_store, open_tokens, proxy_policy
+from directory import DirectoryError
+from mailstore import KeyRecord, Store
 from proxy import CustodyPolicy
 from proxy.keychain import USAGES, Keychain, KeyKind, KeyRefused
 from proxy.policy import BadPolicy, effective
@@ -23,13 +25,18 @@ from proxy.tokens import Reference
 from smime import SmimeError
 from trustspace import pem
 
+LIFE = "Vie d'une clé, dans l'ordre / the life of a key, in order"
+CUSTODY = "Dépositaires / custodians"
+MASTER = "Clé maîtresse / master key"
+
 app = typer.Typer(
     no_args_is_help=True,
-    help="Clés côté serveur / server-side keys. Une clé remplacée ne signe plus mais ouvre encore l'ancien courrier ; "
-    "la détruire demande deux dépositaires / a replaced key still opens old mail; destroying one takes two custodians.",
+    help="Clés côté serveur / server-side keys.\n\nNouvelle clé, ou remplacement : generate, puis la demande à l'autorité, puis "
+    "install. Une clé remplacée ou retirée ne signe plus mais ouvre encore l'ancien courrier ; la détruire demande deux "
+    "dépositaires / new key, or replacement: generate, send the request to the authority, then install. A replaced or "
+    "retired key signs no more but still opens old mail; destroying one takes two custodians.",
 )
-custodian_app = typer.Typer(no_args_is_help=True, help="Dépositaires, qui détruisent à deux / custodians.")
-app.add_typer(custodian_app, name="custodian")
+app.add_typer(custodians.app, name="custodian", rich_help_panel=CUSTODY)
 
 HolderArgument = Annotated[str, typer.Argument(help="Boîte, ou domaine (clé d'organisation) / a mailbox, or a domain.")]
 KeyArgument = Annotated[int, typer.Argument(help="Numéro de la clé / the key's number.")]
@@ -37,11 +44,13 @@ UsageOption = Annotated[str, typer.Option(help=f"Usage : {', '.join(USAGES)}.")]
 ByOption = Annotated[str, typer.Option(help="Qui le fait, pour la trace / who does it, for the audit trail.")]
 ReasonOption = Annotated[str, typer.Option(help="Pourquoi, pour la trace / why, for the audit trail.")]
 TokenOption = Annotated[str, typer.Option(help="Jeton PKCS#11 / PKCS#11 token: label.")]
-StdinOption = Annotated[bool, typer.Option("--stdin", help="Lit le secret sur l'entrée standard / secret from stdin.")]
+PublishOption = Annotated[
+    bool, typer.Option("--publish/--no-publish", help="Met l'annuaire à jour / update the directory.")
+]
 OutOption = Annotated[Path, typer.Option(help="Où écrire la demande (PEM) / where to write the request.")]
 
 
-@app.command("list")
+@app.command("list", rich_help_panel=LIFE)
 def list_keys(
     holder: Annotated[str, typer.Argument(help="Boîte ou domaine ; tous par défaut / all by default.")] = "",
     folder: FolderOption = Path(),
@@ -65,7 +74,7 @@ def list_keys(
     show(rows, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=LIFE)
 def generate(
     holder: HolderArgument,
     out: OutOption,
@@ -85,14 +94,14 @@ def generate(
     name = _subject(subject) if subject else _present_subject(store, holder, usage)
     place = Reference(token, label or f"{holder} {now():%Y-%m-%d}") if token else None
     try:
-        made = chain.generate(holder.lower(), usage, name, at=now(), by=_who(by), kind=kind, token=place)
+        made = chain.generate(holder.lower(), usage, name, at=now(), by=who(by), kind=kind, token=place)
     except (KeyRefused, SmimeError) as error:
         raise UsageError(f"{holder}: {error}") from None
     pem.write_public(out, made.request)
     done(f"clé {made.key_id}; demande / request: {out}. Ensuite / then: caducee keys install {made.key_id} CERTIFICAT")
 
 
-@app.command()
+@app.command(rich_help_panel=LIFE)
 def install(
     key_id: KeyArgument,
     certificate: Annotated[
@@ -101,68 +110,93 @@ def install(
     keep_others: Annotated[
         bool, typer.Option(help="Ne retire pas les anciennes / do not retire the earlier ones.")
     ] = False,
+    publish: PublishOption = True,
     by: ByOption = "",
     folder: FolderOption = Path(),
 ) -> None:
     """Donne son certificat à une clé, et retire celles qu'elle remplace / install a certificate, retire the others."""
-    _, chain = _open(folder)
+    store, chain = _open(folder)
     try:
-        record = chain.install(key_id, certificate.read_bytes(), at=now(), by=_who(by), replace=not keep_others)
+        record = chain.install(key_id, certificate.read_bytes(), at=now(), by=who(by), replace=not keep_others)
     except (KeyRefused, SmimeError) as error:
         raise UsageError(f"{certificate}: {error}") from None
     done(f"clé {key_id} en service pour / in force for {record.holder}")
+    if publish:
+        _publish(folder, store, record.holder)
 
 
-@app.command("import")
+@app.command("import", rich_help_panel=LIFE)
 def import_key(
     holder: HolderArgument,
     file: Annotated[Path, typer.Argument(help="PKCS #12 (.p12, .pfx).", exists=True)],
     usage: UsageOption = "smime",
     stdin: StdinOption = False,
+    publish: PublishOption = True,
     by: ByOption = "",
     folder: FolderOption = Path(),
 ) -> None:
     """Importe une clé et ses certificats / import a key with its certificates."""
-    _, chain = _open(folder)
-    password = _secret(stdin, "Mot de passe du fichier / the file's password: ")
+    store, chain = _open(folder)
+    password = secret(stdin, "Mot de passe du fichier / the file's password: ")
     try:
-        key_id = chain.import_pkcs12(holder, usage, file.read_bytes(), password.encode(), at=now(), by=_who(by))
+        key_id = chain.import_pkcs12(holder, usage, file.read_bytes(), password.encode(), at=now(), by=who(by))
     except KeyRefused as error:
         raise UsageError(f"{file}: {error}") from None
     done(f"clé {key_id} importée pour / imported for {holder}. Détruire le fichier / destroy the file: {file}")
+    if publish:
+        _publish(folder, store, holder.lower())
 
 
-@app.command()
+@app.command(rich_help_panel=LIFE)
 def attach(
     holder: HolderArgument,
     certificate: Annotated[Path, typer.Argument(help="Chaîne PEM / PEM chain.", exists=True)],
     token: TokenOption,
     label: Annotated[str, typer.Option(help="Nom de la clé dans le jeton / the key's label.")],
     usage: UsageOption = "smime",
+    publish: PublishOption = True,
     by: ByOption = "",
     folder: FolderOption = Path(),
 ) -> None:
     """Se sert d'une clé qui est déjà dans un jeton / use a key that is in a token already."""
-    _, chain = _open(folder)
+    store, chain = _open(folder)
     try:
-        key_id = chain.attach(holder, usage, Reference(token, label), certificate.read_bytes(), at=now(), by=_who(by))
+        key_id = chain.attach(holder, usage, Reference(token, label), certificate.read_bytes(), at=now(), by=who(by))
     except (KeyRefused, SmimeError) as error:
         raise UsageError(f"{token}/{label}: {error}") from None
     done(f"clé {key_id} pour / for {holder}")
+    if publish:
+        _publish(folder, store, holder.lower())
 
 
-@app.command()
-def retire(key_id: KeyArgument, reason: ReasonOption, by: ByOption = "", folder: FolderOption = Path()) -> None:
+@app.command(rich_help_panel=LIFE)
+def retire(
+    key_id: KeyArgument,
+    reason: ReasonOption,
+    publish: PublishOption = True,
+    by: ByOption = "",
+    folder: FolderOption = Path(),
+) -> None:
     """Met une clé hors service : elle ne signe plus, elle ouvre encore / it signs no more, it still opens."""
-    _, chain = _open(folder)
+    store, chain = _open(folder)
     try:
-        chain.retire(key_id, at=now(), by=_who(by), reason=reason)
+        chain.retire(key_id, at=now(), by=who(by), reason=reason)
     except KeyRefused as error:
         raise UsageError(str(error)) from None
     done(f"clé {key_id} retirée / retired")
+    if publish:
+        _publish(folder, store, chain.record(key_id).holder)
 
 
-@app.command()
+@app.command("publish", rich_help_panel=LIFE)
+def publish_keys(holder: HolderArgument, folder: FolderOption = Path()) -> None:
+    """Met à jour les certificats d'une boîte dans l'annuaire / bring a mailbox's certificates in the directory up to date."""
+    store, _ = _open(folder)
+    if not _publish(folder, store, holder.lower()):
+        raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=LIFE)
 def destroy(
     key_id: KeyArgument,
     custodian: Annotated[str, typer.Option(help="Dépositaire / custodian.")],
@@ -172,7 +206,7 @@ def destroy(
 ) -> None:
     """Demande la destruction (premier dépositaire, avec --reason), puis détruit (second) / ask, then destroy."""
     store, chain = _open(folder)
-    passphrase = _secret(stdin, f"Phrase secrète de {custodian} / passphrase: ")
+    passphrase = secret(stdin, f"Phrase secrète de {custodian} / passphrase: ")
     try:
         if chain.record(key_id).destruction_asked_by:
             chain.destroy(key_id, custodian=custodian, passphrase=passphrase, at=now())
@@ -189,35 +223,32 @@ def destroy(
     )
 
 
-@custodian_app.command("add")
-def add_custodian(
-    name: Annotated[str, typer.Argument(help="Son nom / their name.")],
-    sponsor: Annotated[
-        str, typer.Option(help="Dépositaire qui l'accepte, dès qu'il y en a deux / who vouches, once there are two.")
-    ] = "",
-    stdin: StdinOption = False,
-    folder: FolderOption = Path(),
-) -> None:
-    """Nomme un dépositaire, qui choisit sa phrase secrète / name a custodian, who chooses a passphrase."""
-    store, _ = _open(folder)
-    if len(store.custodians()) >= 2:
-        if not sponsor:
-            raise UsageError("--sponsor: un dépositaire en place doit l'accepter / a custodian must vouch")
-        if not store.is_custodian(sponsor, _secret(stdin, f"Phrase secrète de {sponsor} / passphrase: ")):
-            raise UsageError(f"{sponsor}: dépositaire inconnu ou phrase fausse / unknown, or wrong passphrase")
-    passphrase = _secret(stdin, f"Phrase secrète pour {name} (12 signes au moins) / passphrase: ")
-    if len(passphrase) < 12:
-        raise UsageError("phrase trop courte : 12 signes au moins / too short: at least 12 characters")
-    store.add_custodian(name, passphrase, now())
-    store.record((Event("custodian.added", {"by": sponsor or _who(""), "name": name}),), at=now())
-    done(f"{name} est dépositaire / is a custodian")
+app.command("rotate-master", rich_help_panel=MASTER)(master_key.rotate_master)
+app.command("rewrap", rich_help_panel=MASTER)(master_key.rewrap)
 
 
-@custodian_app.command("list")
-def list_custodians(folder: FolderOption = Path(), as_json: JsonOption = False) -> None:
-    """Montre les dépositaires / show the custodians."""
-    store, _ = _open(folder)
-    show([{"dépositaire": name} for name in store.custodians()], as_json=as_json)
+def _publish(folder: Path, store: Store, holder: str) -> bool:
+    """The directory's turn. The key is in force whatever comes of it: a failure is told, with what to do."""
+    if "@" not in holder:
+        return True  # a domain has no entry: its certificate goes with the signature
+    settings = load_settings(folder)
+    try:
+        directory = open_directory(OperatorFolder(folder), settings, write=True)
+        done_there = publish_certificates(directory, store, holder)
+        directory.close()
+    except (DirectoryError, UsageError) as error:
+        typer.echo(
+            f"! annuaire pas à jour ({error}) ; ensuite / directory not up to date; then: caducee keys publish {holder}",
+            err=True,
+        )
+        return False
+    if not done_there:
+        typer.echo(
+            f"! {holder} n'est pas dans l'annuaire / is not in the directory: caducee directory publish", err=True
+        )
+        return False
+    done(f"annuaire à jour pour / directory up to date for {holder}")
+    return True
 
 
 def _open(folder: Path) -> tuple[Store, Keychain]:
@@ -272,14 +303,3 @@ def _certificate(one: KeyRecord) -> str:
         return ""
     certificate = x509.load_pem_x509_certificate(one.chain_pem)
     return f"{certificate.subject.rfc4514_string()} ({certificate.not_valid_after_utc:%d/%m/%Y})"
-
-
-def _who(by: str) -> str:
-    try:
-        return by or getpass.getuser()
-    except (OSError, KeyError):
-        return "?"
-
-
-def _secret(stdin: bool, prompt: str) -> str:
-    return sys.stdin.readline().rstrip("\n") if stdin else getpass.getpass(prompt)

@@ -16,15 +16,8 @@ from caducee.commands.common import console, done
 from caducee.errors import UsageError
 from caducee.folder import OperatorFolder
 from caducee.initialise import create_operator, publish_practice_list, remove_operator
-from caducee.settings import (
-    NATIONAL_LIST_URL,
-    ListenSection,
-    OperatorSection,
-    ServicesSection,
-    Settings,
-    TrustSection,
-    load_settings,
-)
+from caducee.sections import ListenSection, OperatorSection, ServicesSection, TrustSection
+from caducee.settings import NATIONAL_LIST_URL, SETTINGS_FILE, Settings, build_settings, load_settings
 from caducee.wiring import now
 from directory import people
 from directory.identifiers import parse_structure_id
@@ -68,7 +61,8 @@ def init(
     except ValidationError as error:
         wrong = [(str(item["loc"][0]).removesuffix("s"), item["msg"]) for item in error.errors()]
         raise UsageError("\n".join(f"--{key}: {text.removeprefix('Value error, ')}" for key, text in wrong)) from None
-    settings = Settings(
+    settings = build_settings(
+        folder / SETTINGS_FILE,
         operator=section,
         services=ServicesSection(directory=True),
         listen=ListenSection.above(shift) if shift else ListenSection(),

@@ -143,13 +143,14 @@ def _recipient(one: RecipientRecord) -> Row:
 
 def _signer(one: SignerRecord) -> Row:
     named = SIGNATURE_OIDS.get(one.algorithm.oid, (one.algorithm.oid, None))[0]
+    said = one.attributes
     return {
         "signer": _name(one.sid),
         "digest": one.digest,
         "signature": named,
-        "signed_at": one.signing_time.isoformat() if one.signing_time else None,
-        "attributes": one.attributes is not None,
-        "reads": [cipher.value for cipher in one.capabilities.ciphers] if one.capabilities else [],
+        "signed_at": said.signing_time.isoformat() if said.signing_time else None,
+        "attributes": one.signed is not None,
+        "reads": [cipher.value for cipher in said.capabilities.ciphers] if said.capabilities else [],
     }
 
 

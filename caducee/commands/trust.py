@@ -10,7 +10,8 @@ import typer
 from rich.progress import Progress
 
 from caducee.commands.common import FolderOption, JsonOption, console, done, plain_text, show
-from caducee.commands.trust_explain import explain_certificate, explain_domain, explain_list
+from caducee.commands.trust_explain import change_row, explain_certificate, explain_domain, explain_list
+from caducee.commands.trust_publish import publish_list
 from caducee.errors import UsageError
 from caducee.folder import OperatorFolder
 from caducee.settings import Settings, load_settings
@@ -28,7 +29,7 @@ from trustspace import (
 )
 from trustspace.downloads import read_downloads
 from trustspace.history import ListHistory
-from trustspace.listdiff import Change, diff_lists
+from trustspace.listdiff import diff_lists
 from trustspace.listshape import MAX_LIST_SIZE
 from trustspace.loading import HISTORY_FOLDER
 from trustspace.refresher import Outcome as Download
@@ -38,6 +39,7 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Espace de confiance : à qui se fie-t-on, et pourquoi / trust space: whom we trust, and why.",
 )
+app.command("publish")(publish_list)
 AtOption = Annotated[
     datetime | None, typer.Option("--at", help="Moment de la question (UTC), sinon maintenant / moment asked about.")
 ]
@@ -264,15 +266,3 @@ def _with_progress(parts: TrustParts, *, quiet: bool) -> list[Download]:
 
 def _moment(at: datetime | None) -> datetime:
     return now() if at is None else at.replace(tzinfo=UTC) if at.tzinfo is None else at
-
-
-def change_row(change: Change) -> dict[str, Any]:
-    """A change as a row, for people and programs."""
-    return {
-        "changement": change.kind,
-        "domaine": change.domain,
-        "DN": change.operator_dn,
-        "champ": change.field,
-        "avant": change.before,
-        "après": change.after,
-    }

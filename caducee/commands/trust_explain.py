@@ -14,6 +14,7 @@ from cryptography import x509
 
 from caducee.errors import UsageError
 from trustspace import TrustSpace, Usage, WhiteListRefused, canonical_domain, name_of, pem
+from trustspace.listdiff import Change
 from trustspace.listshape import MAX_LIST_SIZE
 from trustspace.model import WhiteList
 from trustspace.space import Explanation
@@ -129,3 +130,15 @@ def _parents(domain: str) -> list[str]:
 
 def _step(step: str, answer: str) -> dict[str, Any]:
     return {"étape": step, "réponse": answer}
+
+
+def change_row(change: Change) -> dict[str, Any]:
+    """A change as a row, for people and programs."""
+    return {
+        "changement": change.kind,
+        "domaine": change.domain,
+        "DN": change.operator_dn,
+        "champ": change.field,
+        "avant": change.before,
+        "après": change.after,
+    }

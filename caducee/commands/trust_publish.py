@@ -9,7 +9,7 @@ import typer
 from cryptography.x509.oid import NameOID
 
 from caducee.commands.common import FolderOption, done, show
-from caducee.commands.trust import change_row
+from caducee.commands.trust_explain import change_row
 from caducee.errors import UsageError
 from caducee.folder import OperatorFolder
 from caducee.wiring import now

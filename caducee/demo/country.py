@@ -4,6 +4,7 @@
     national/    the directory with 300 synthetic professionals, and the patient's record
     chu/         operator of chu-exemple.mssante.fr, the hospital
     medecin/     operator of medecin.mssante.fr, the GPs
+    agent/       the desk agent of the GP who signs with her card (made when that step is played)
 
 Used by `caducee demo` and by the tests of the journey. Every password and code is drawn anew.
 """
@@ -20,19 +21,13 @@ from pathlib import Path
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_and_certificates
 
+from caducee.demo.practice_card_files import Pair, Personalisation
 from caducee.errors import UsageError
 from caducee.folder import OperatorFolder
 from caducee.initialise import create_operator, publish_practice_list
 from caducee.mailboxes import NewMailbox, add_mailbox
-from caducee.settings import (
-    DirectorySection,
-    DmpSection,
-    ListenSection,
-    OperatorSection,
-    ServicesSection,
-    Settings,
-    TrustSection,
-)
+from caducee.sections import DirectorySection, DmpSection, ListenSection, OperatorSection, ServicesSection, TrustSection
+from caducee.settings import Settings, build_settings
 from caducee.wiring import DIRECTORY_ADMIN, open_store
 from directory import Entry, people
 from mailstore import MailboxKind
@@ -62,7 +57,8 @@ class Country:
 
     `gateway` is the hospital gateway's client certificate; `stranger` that of an operator listed for another domain;
     `own_key` the decryption key of the GP who keeps hers, also in
-    `own_key_file` (PKCS#12 under her mailbox's password) for her mail program; `passwords` are by address.
+    `own_key_file` (PKCS#12 under her mailbox's password) for her mail program; `card` is what is in her practice card;
+    `passwords` are by address.
     """
 
     root: Path
@@ -74,6 +70,7 @@ class Country:
     stranger: Issued
     own_key: Issued
     own_key_file: Path
+    card: Personalisation
     send_code: str
     passwords: Mapping[str, str]
 
@@ -127,8 +124,10 @@ def create_country(root: Path, *, at: datetime, base_port: int = 20000) -> Count
         at,
         others=[ListedDomain.of("autre-operateur.mssante.fr", stranger.certificate)],
     )
-    passwords = {mailbox.address: secrets.token_urlsafe(15) for mailbox, _ in _mailboxes(gateway)}
-    opened = [_open(places, mailbox, custody, authority, passwords, at) for mailbox, custody in _mailboxes(gateway)]
+    card = _card(authority, cast().gp_with_own_key, at)
+    mailboxes = _mailboxes(gateway, card)
+    passwords = {mailbox.address: secrets.token_urlsafe(15) for mailbox, _ in mailboxes}
+    opened = [_open(places, mailbox, custody, authority, passwords, at) for mailbox, custody in mailboxes]
     published = {entry.mail: entry for entry, _ in opened}
     entries = {entry.mail: entry for entry in people.synthetic_entries()} | published
     national = create_operator(
@@ -145,6 +144,7 @@ def create_country(root: Path, *, at: datetime, base_port: int = 20000) -> Count
         stranger=stranger,
         own_key=own_key,
         own_key_file=_pkcs12(root / "pki" / "cle-personnelle.p12", own_key, passwords[cast().gp_with_own_key.mail]),
+        card=card,
         send_code=_issue_code(places["chu"], at),
         passwords=passwords,
     )
@@ -171,7 +171,8 @@ def all_settings(base_port: int) -> dict[str, Settings]:
         "medecin": {HOSPITAL: f"127.0.0.1:{listen['chu'].reception}"},
     }
     settings = {
-        name: Settings(
+        name: build_settings(
+            Path("caducee demo"),
             operator=OperatorSection(
                 hostname=f"mss.{structure.domain}",
                 domains=(structure.domain,),
@@ -191,7 +192,8 @@ def all_settings(base_port: int) -> dict[str, Settings]:
         )
         for name, structure in (("chu", people.CHU_EXEMPLE), ("medecin", surgery))
     }
-    settings["national"] = Settings(
+    settings["national"] = build_settings(
+        Path("caducee demo"),
         operator=OperatorSection(
             hostname="national.exemple",
             organisation="SERVICES NATIONAUX DE DEMONSTRATION",
@@ -205,7 +207,23 @@ def all_settings(base_port: int) -> dict[str, Settings]:
     return settings
 
 
-def _mailboxes(gateway: Issued) -> list[tuple[NewMailbox, bool]]:
+def _card(authority: PracticeAuthority, holder: people.Professional, at: datetime) -> Personalisation:
+    """A practice card: one pair to sign, one to log in, certified as those of a CPS card are."""
+    names = (holder.national_id, holder.surname, holder.given_name, holder.profession_label)
+    signature = authority.issue_professional(*names, usage="sign", email=None, at=at)
+    login = authority.issue_professional(*names, usage="auth", email=None, at=at)
+    pin = f"{secrets.randbelow(10_000):04}".encode()
+    return Personalisation(
+        Pair(signature.key, signature.certificate), Pair(login.key, login.certificate), pin=pin, activities=()
+    )
+
+
+def agent_port(country: Country) -> int:
+    """Where the desk agent listens, on loopback: beside the submission port of its operator."""
+    return country.doctors.settings.listen.submission + 1
+
+
+def _mailboxes(gateway: Issued, card: Personalisation) -> list[tuple[NewMailbox, bool]]:
     """The mailboxes that open, and whether their operator holds their keys."""
     chu, people_here = people.CHU_EXEMPLE, cast()
     return [
@@ -222,7 +240,7 @@ def _mailboxes(gateway: Issued) -> list[tuple[NewMailbox, bool]]:
         (NewMailbox(people.CARDIOLOGY, MailboxKind.ORG, chu.national_id, "CHU EXEMPLE - Cardiologie"), True),
         (_person(people_here.cardiologist), True),
         (_person(people_here.gp), True),
-        (_person(people_here.gp_with_own_key), False),
+        (replace(_person(people_here.gp_with_own_key), client_certificate=card.authentication.certificate), False),
     ]
 
 
@@ -252,7 +270,11 @@ def _open(
     store = open_store(place.folder, place.settings)
     try:
         with_password = replace(mailbox, password=passwords[mailbox.address])
-        return add_mailbox(store, with_password, place.settings.operator, at=at, authority=authority, custody=custody)
+        made = add_mailbox(store, with_password, place.settings.operator, at=at, authority=authority, custody=custody)
+        if not custody:
+            store.set_policy(mailbox.address, "custody", "owner", at)
+            store.set_policy(mailbox.address, "sign", "own", at)
+        return made
     finally:
         store.close()
 

@@ -1,7 +1,8 @@
 """What the demonstration shows, step by step, with a proof for each step.
 
 (a) the hospital's report, with a send code, to two GPs of another operator and to the patient's record;
-(b) a GP's reply; (c) a message to a domain outside the trust space; (d) a peer that is not listed for its sender's domain.
+(b) a GP's reply, and another's, signed with her card at her desk; (c) a message to a domain outside the trust space; (d) a
+peer that is not listed for its sender's domain.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from email.utils import make_msgid
 import structlog
 
 import mime
-from caducee.demo import openssl
+import smime
+from caducee.demo import openssl, surgery
 from caducee.demo.country import DOCTORS, HOSPITAL, Country, Place, cast
 from caducee.demo.report import Report, Writer, make_report, report_message
 from caducee.errors import UsageError
@@ -34,16 +36,22 @@ _ARRIVAL_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step as it went. `seconds` is its duration, `proof` what a witness or a server said."""
+    """One step as it went. `seconds` is its duration, `proof` what a witness or a server said; `skipped` when this machine
+    cannot play it, which fails nothing: `proof` then says why."""
 
     name: str
     ok: bool
     seconds: float
     proof: str
+    skipped: bool = False
 
 
 class StepFailed(Exception):
     """A step did not show what it had to; the text says what was seen instead."""
+
+
+class StepSkipped(Exception):
+    """A step that this machine cannot play; the text says why."""
 
 
 class Scenario:
@@ -75,6 +83,7 @@ class Scenario:
             ("a3. Chiffré : sa consœur, qui garde sa clé, l'ouvre avec OpenSSL", self._own_key_reads),
             ("a4. Le document est dans le dossier du patient", self._record_has_it),
             ("b1. La généraliste répond ; le service de cardiologie lit", self._gp_replies),
+            ("b2. Sa consœur signe avec sa carte CPS, par l'agent de son poste", self._card_signs),
             ("c1. Vers un domaine hors de l'espace de confiance : refusé", self._outside_refused),
             ("d1. Un opérateur parle pour un domaine qui n'est pas le sien : refusé", self._stranger_refused),
         ]
@@ -84,15 +93,18 @@ class Scenario:
     async def _step(self, name: str, action: Callable[[], Awaitable[str]]) -> bool:
         self._on_start(name)
         begin = time.perf_counter()
+        skipped = False
         try:
             proof, ok = await action(), True
+        except StepSkipped as reason:
+            proof, ok, skipped = str(reason), True, True
         except (StepFailed, UsageError) as error:
             proof, ok = str(error), False
         except Exception as error:
             # A broken connection or store is a step that failed: the others still tell where.
             structlog.get_logger().exception("step failed")
             proof, ok = type(error).__name__, False
-        self._on_step(Step(name, ok, time.perf_counter() - begin, proof))
+        self._on_step(Step(name, ok, time.perf_counter() - begin, proof, skipped))
         return ok
 
     async def _gateway_sends(self) -> str:
@@ -178,6 +190,43 @@ class Scenario:
             delay = time.perf_counter() - begin
         said = await asyncio.to_thread(openssl.verify, reply.content, self._country.authority)
         return f"visible en IMAP en {delay * 1000:.0f} ms ; openssl cms -verify : {said}"
+
+    async def _card_signs(self) -> str:
+        """A mail program sends through the desk agent; what arrives is checked by OpenSSL, and by us for who signed."""
+        if why := surgery.missing():
+            raise StepSkipped(f"non joué : la carte d'exercice veut un lecteur virtuel / not played: {why}")
+        doctor = self._cast.gp_with_own_key
+        message_id = make_msgid(domain=DOCTORS)
+        text = "Vu ce jour, ordonnance adaptée.\r\n\r\nSigné avec ma carte.\r\n"
+        content = mime.message(
+            [
+                ("From", f"Dr {doctor.given_name} {doctor.surname} <{doctor.mail}>"),
+                ("To", people.CARDIOLOGY),
+                ("Subject", "Votre patient"),
+                ("Message-ID", message_id),
+            ],
+            mime.leaf("text/plain", text.encode(), parameters={"charset": "utf-8"}, disposition=None),
+        )
+        async with self._mailbox(self._country.hospital, people.CARDIOLOGY) as inbox:
+            made, delay = await asyncio.to_thread(self._send_from_surgery, content)
+            received = await inbox.wait_for(message_id, _ARRIVAL_SECONDS)
+        said = await asyncio.to_thread(openssl.verify, received.content, self._country.authority)
+        (signature,) = smime.verify_message(received.content, at=datetime.now(UTC), path=None)
+        if (signature.national_id, made) != (doctor.national_id, 2):
+            raise StepFailed(
+                f"signé par / signed by {signature.national_id}, {made} signatures de la carte / of the card"
+            )
+        return (
+            f"carte d'exercice, lecteur virtuel (pcscd) : signée et remise en {delay * 1000:.0f} ms, connexion par la carte "
+            f"comprise ; openssl cms -verify : {said} ; signataire {signature.national_id}"
+        )
+
+    def _send_from_surgery(self, content: bytes) -> tuple[int, float]:
+        """How many signatures the card made (message, login), and how long sending took, in seconds."""
+        with surgery.Surgery(self._country) as desk:
+            begin = time.perf_counter()
+            desk.send([people.CARDIOLOGY], content)
+            return desk.card.signatures, time.perf_counter() - begin
 
     async def _outside_refused(self) -> str:
         login = Login(self._cast.gp.mail, self._country.passwords[self._cast.gp.mail])

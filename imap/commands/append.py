@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from imap import format as fmt
 from imap.errors import BadCommand, Refused
-from imap.places import Place
 from imap.sequences import format_numbers
-from imap.sinks import UploadSink
+from imap.sinks import UploadSink, no_target, target_of
 from imap.states import AFTER_LOGIN, IN_FOLDER, Reply, Verb
 from imap.values import Append, Command, Incoming, Replace
 from mailstore import NewMessage
@@ -27,27 +25,22 @@ def _new_message(session: Session, incoming: Incoming) -> NewMessage:
     return NewMessage(incoming.content.upload, incoming.flags, incoming.date or session.server.clock())
 
 
-async def _target(session: Session, name: str, messages: Sequence[Incoming]) -> Place:
-    """The folder to add to; flags the session has no right to set are left out (RFC 4314 §4)."""
-    try:
-        return (await session.find(name, "i"))[0]
-    except NoSuchFolder:
-        raise Refused("TRYCREATE", "Ce dossier n'existe pas. / No such folder.") from None
-
-
 async def _append(session: Session, command: Command) -> Reply:
     arguments = command.arguments
     if not isinstance(arguments, Append):
         raise BadCommand("malformed APPEND")
-    place = await _target(session, arguments.name, arguments.messages)
-    validity, uids = await session.call(
-        session.store.append_messages,
-        place.owner,
-        place.name,
-        [_new_message(session, message) for message in arguments.messages],
-        session.server.clock(),
-        viewer=place.viewer,
-    )
+    store, account, now = session.store, session.account, session.server.clock()
+    new = [_new_message(session, message) for message in arguments.messages]
+
+    def add() -> tuple[int, list[int]]:
+        # Rights were checked before the client was asked for its messages; others' may have been taken away since.
+        place = target_of(store, account, arguments.name, again=True)
+        return store.append_messages(place.owner, place.name, new, now, viewer=place.viewer)
+
+    try:
+        validity, uids = await session.call(add)
+    except NoSuchFolder:
+        raise no_target() from None
     return Reply("APPEND completed", f"APPENDUID {validity} {format_numbers(uids)}")
 
 
@@ -61,7 +54,7 @@ async def _replace(session: Session, command: Command) -> Reply:
     indices = selected.resolve(arguments.old, uid=command.uid)
     if len(indices) != 1:
         raise Refused("NONEXISTENT" if not indices else "CANNOT", "REPLACE takes exactly one message")
-    place = await _target(session, arguments.name, [arguments.message])
+    place = await session.call(target_of, session.store, session.account, arguments.name)
     validity, uid = await session.call(
         session.store.replace,
         selected.folder_id,

@@ -23,13 +23,6 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-def _snapshot(view: FolderView) -> FolderView:
-    """Columns of one's own: the session's may change while a worker thread reads these."""
-    return FolderView(
-        view.folder, view.uids[:], view.modseqs[:], view.flags[:], view.sizes[:], view.dates[:], view.blobs[:]
-    )
-
-
 async def _evaluate(session: Session, key: Key, work: Callable[[Evaluation, list[int]], _T]) -> _T:
     """Searches, and does `work` on what was found, in a worker thread; few do so at once."""
     selected = session.folder
@@ -37,7 +30,7 @@ async def _evaluate(session: Session, key: Key, work: Callable[[Evaluation, list
     stop = threading.Event()
     evaluation = Evaluation(
         session.store,
-        _snapshot(selected.view),
+        selected.share(),
         session.server.clock(),
         selected.found,
         tuple(selected.recents),

@@ -52,6 +52,7 @@ async def _select(session: Session, command: Command) -> Reply:
         session.enable("CONDSTORE")
     session.selected = selected
     session.state = State.SELECTED
+    session.server.warmer.selected(selected.folder_id, selected.count)
     await _describe(session, selected, arguments)
     if arguments.resync is not None:
         await _resynchronise(session, selected, arguments.resync)

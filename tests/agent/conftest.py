@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
 import re
-import subprocess
-import sys
-import termios
-import threading
-import time
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -22,13 +15,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from typer.testing import CliRunner
 
 from caducee.commands.agent import app
+from caducee.demo.surgery import AgentOnTerminal
+from imap import ImapServer
 from smtp import DecidingContext, Kind, Listen, Services, SmtpServers
-from tests.cards.conftest import Factory, insert, make_pairs, pcscd
-from tests.proxy.conftest import ALICE, OURS, Desk, desk
+from tests.cards.conftest import Factory, insert, make_pairs, pcscd, token_card
+from tests.proxy.conftest import ALICE, OURS, Desk, desk, town
 from tests.smtp.world import NoDeposits, free_port
 from trustspace import PRACTICE_SIGNER_CN, ListedDomain, TrustSpace, pem
 
-__all__ = ["desk", "insert", "pcscd"]
+__all__ = ["desk", "insert", "pcscd", "token_card", "town"]
 PASSWORD = "mot de passe d'Alice"
 
 
@@ -38,6 +33,7 @@ class Operator:
 
     desk: Desk
     port: int
+    imap: ImapServer
     anchors: Path
     cards: Factory
 
@@ -79,35 +75,32 @@ async def operator(desk: Desk, tmp_path: Path) -> AsyncIterator[Operator]:
     tls = DecidingContext.build(server.chain, server.key)
     servers = SmtpServers(services, [Listen(Kind.SUBMISSION_TLS, "127.0.0.1", 0, tls)], grace=2.0)
     await servers.start()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*server.write(tmp_path, "imap"))
+    imap = ImapServer(desk.store, context, port_tls=0)
+    await imap.start()
     anchors = tmp_path / "anchors.pem"
     anchors.write_bytes(pem.chain_to_pem((*authority.anchors, *authority.intermediates)))
-    yield Operator(desk, servers.ports[Kind.SUBMISSION_TLS], anchors, Factory(authority, make_pairs(authority)))
+    yield Operator(desk, servers.ports[Kind.SUBMISSION_TLS], imap, anchors, Factory(authority, make_pairs(authority)))
     await servers.stop()
+    await imap.stop()
 
 
 @dataclass
 class Run:
-    """The agent on a terminal of its own, whose user types `answers` one after the other."""
+    """The agent on a terminal, where it listens, and the password that a mail program shows it."""
 
     port: int
     password: str
-    process: subprocess.Popen[bytes]
-    master: int
-    answers: list[bytes]
-    shown: str = ""
-    asked: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    terminal: AgentOnTerminal
 
-    def watch(self) -> None:
-        while True:
-            try:
-                self.shown += os.read(self.master, 4096).decode("utf-8", "replace")
-            except OSError:
-                return
-            if len(re.findall(r"Code PIN \(|Signer \? /", self.shown)) > self.asked:
-                self.asked += 1
-                time.sleep(0.05)  # getpass throws away what is typed before it is ready
-                os.write(self.master, (self.answers.pop(0) if self.answers else b"") + b"\n")
+    @property
+    def shown(self) -> str:
+        return self.terminal.shown
+
+    @property
+    def asked(self) -> int:
+        return self.terminal.asked
 
 
 @pytest.fixture
@@ -124,33 +117,19 @@ def start_agent(tmp_path: Path) -> Iterator[Callable[..., Run]]:
             "127.0.0.1",
             "--port",
             str(operator.port),
+            "--imap-port",
+            str(operator.imap.ports[0]),
             "--listen-port",
             str(port),
         ]
         made = CliRunner().invoke(app, ["init", str(folder), "--anchors", str(operator.anchors), *arguments, *options])
         assert made.exit_code == 0, made.output
         found = re.search(r"shown this once:\s+(\S+)", made.output)
-        master, slave = pty.openpty()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "caducee.cli", "agent", "run", str(folder)],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-        )
-        os.close(slave)
-        run = Run(port, found[1] if found else PASSWORD, process, master, list(answers))
+        run = Run(port, found[1] if found else PASSWORD, AgentOnTerminal(folder, answers))
         started.append(run)
-        threading.Thread(target=run.watch, daemon=True).start()
-        deadline = time.monotonic() + 20
-        while "caducee agent ready" not in run.shown:
-            assert process.poll() is None and time.monotonic() < deadline, run.shown
-            time.sleep(0.05)
+        run.terminal.wait_ready()
         return run
 
     yield start
     for run in started:
-        run.process.terminate()
-        run.process.wait(10)
-        os.close(run.master)
+        run.terminal.stop()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import imaplib
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +14,11 @@ import pytest
 
 import mime
 import smime
-from tests.agent.conftest import Operator, Run
-from tests.cards.conftest import NATIONAL_ID
-from tests.cards.virtual import Pcscd
+from caducee.demo.virtual_reader import Pcscd
+from tests.agent.conftest import PASSWORD, Operator, Run
+from tests.cards.conftest import NATIONAL_ID, TokenCard
 from tests.proxy.conftest import ALICE, BRUNO
+from tests.smtp.world import free_port
 from trustspace import pem
 
 pytestmark = [
@@ -90,6 +93,46 @@ async def test_the_card_logs_in_to_the_operator(
     check_signed(raw, operator, tmp_path)
     assert (emulated.signatures, run.asked) == (4, 2)  # each time the message and the login, with one question
     assert "535 5.7.8" in await swaks(run, password="another")
+
+
+async def test_the_card_is_reached_through_the_library_of_the_settings(
+    operator: Operator, token_card: TokenCard, start_agent: Start, tmp_path: Path
+) -> None:
+    """Signature and login, by a PKCS#11 library in a process of its own."""
+    token_card.personalise(operator.cards.pairs)
+    operator.accept_card()
+    run = start_agent(operator, [b"4321", b"1234"], "--library", token_card.library, "--login", "card")
+    assert "550 5.7.8 code PIN refuse, 2 essai(s)" in await swaks(run)
+    said = await swaks(run)
+    assert "250 2.0.0" in said, said + run.shown
+    (raw,) = operator.inbox(ALICE)
+    check_signed(raw, operator, tmp_path)
+    assert "tries left: 2" in run.shown and "1234" not in run.shown
+
+
+async def test_imap_is_passed_on_to_the_operator(operator: Operator, start_agent: Start) -> None:
+    """By Python's imaplib, a stock client: what is sent through the agent is read through it, over the operator's TLS."""
+    port = free_port()
+    run = start_agent(operator, [], "--listen-imap-port", str(port))
+    letter = b"From: a@b.fr\r\nSubject: Avis\r\n\r\nBonjour\r\n" * 5000
+
+    def read() -> bytes:
+        with imaplib.IMAP4("127.0.0.1", port, timeout=20) as client:
+            with pytest.raises(imaplib.IMAP4.error):
+                client.login(ALICE, "faux")
+            client.login(ALICE, PASSWORD)
+            client.append("INBOX", "", "", letter)
+            client.select("INBOX")
+            (found,) = client.fetch("1", "(BODY.PEEK[])")[1][:1]
+            assert isinstance(found, tuple)
+            return found[1]
+
+    assert await asyncio.to_thread(read) == letter
+    assert f"IMAP 127.0.0.1:{port}" in run.shown
+    await operator.imap.stop()
+    with socket.create_connection(("127.0.0.1", port), 5) as program:
+        said = await asyncio.to_thread(program.recv, 200)
+    assert said.startswith(b"* BYE operateur injoignable")
 
 
 async def test_what_the_card_refuses_is_said_and_sends_nothing(

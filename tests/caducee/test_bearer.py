@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 import threading
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -18,11 +20,15 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
+from caducee import smtp_parts
 from caducee.errors import UsageError
 from caducee.folder import OperatorFolder
-from caducee.settings import BearerSection, Settings
+from caducee.sections import BearerSection
+from caducee.settings import Settings
 from caducee.wiring import bearer_login
+from imap import ImapServer
 from mailstore import Account, MailboxKind, Store
+from tests.imap.support import make_certificate
 from trustspace import PracticeAuthority
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -213,3 +219,39 @@ def test_settings_are_checked(desk: Desk) -> None:
     assert bearer_login(desk.folder, Settings(), desk.store) is None
     with pytest.raises(UsageError, match=r"bearer\.keys_url"):
         desk.login(keys_url="http://127.0.0.1/keys")
+
+
+@pytest.mark.parametrize("mechanism", ["OAUTHBEARER", "XOAUTH2"])
+async def test_a_mail_program_reads_its_mail_with_a_token(desk: Desk, tmp_path: Path, mechanism: str) -> None:
+    """curl asks the practice provider's token be taken by the IMAP server, wired as `caducee serve` does."""
+    desk.store.append(desk.store.accounts()[0].id, "INBOX", b"Subject: bilan\r\n\r\nx\r\n", (), NOW, NOW)
+    make_certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
+    server = ImapServer(
+        desk.store,
+        context,
+        port_tls=0,
+        tokens=desk.login(),
+        tokens_away=smtp_parts.BEARER_AWAY,
+        clock=lambda: NOW,
+        sleep=lambda seconds: asyncio.sleep(0),
+    )
+    await server.start()
+
+    async def curl(token: str) -> tuple[int | None, bytes]:
+        command = ["curl", "-sS", "--cacert", str(tmp_path / "server.pem"), "--login-options", f"AUTH={mechanism}"]
+        command += ["--user", ALICE, "--oauth2-bearer", token]
+        command += [f"imaps://127.0.0.1:{server.ports[0]}/INBOX;UID=1"]
+        process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=DEVNULL)
+        said, _ = await process.communicate()
+        return process.returncode, said
+
+    try:
+        good, bad = desk.provider.token(), desk.provider.token(OTHER)
+        assert await curl(good) == (0, b"Subject: bilan\r\n\r\nx\r\n")
+        assert (await curl(bad))[0] == 67, "curl's code for a login refused"
+        late = desk.provider.token(exp=int(NOW.timestamp()) - 3600)
+        assert (await curl(late))[0] == 67
+    finally:
+        await server.stop()

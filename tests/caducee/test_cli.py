@@ -16,7 +16,7 @@ import pytest
 
 from caducee.demo.country import all_settings
 from caducee.initialise import create_operator
-from caducee.settings import ListenSection, ServicesSection
+from caducee.sections import ListenSection, ServicesSection
 from tests.journey.support import free_base_port
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import mailbox
 import subprocess
 import sys
+import time
 import tomllib
+import unittest.mock
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -16,10 +20,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from caducee import cli
+from caducee.folder import OperatorFolder
 from caducee.mailfiles import FiledMessage, create_maildir, read_mailbox, read_mbox, write_maildir, write_mbox
-from tests.caducee.test_cli import caducee, folder, practice, refused
+from caducee.settings import load_settings
+from caducee.wiring import open_store
+from mailstore import Store
+from tests.caducee.test_cli import folder, practice, refused
 
 __all__ = ["folder", "practice"]
+SECRET = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"
 DATE = datetime(2025, 7, 3, 8, 9, 10, tzinfo=UTC)
 BODY = b"Subject: t\xc3\xa9st\r\nMessage-ID: <1@x>\r\n\r\nFrom here\r\n>From there\r\n\r\nFrom Paris Thu Jan  1 00:00:00 1970\r\n"
 LINES = st.lists(st.sampled_from([b"From x", b">From y", b"", b"Bonjour", b">>From z"]), max_size=8)
@@ -77,19 +87,43 @@ def test_what_others_write_is_read(tmp_path: Path) -> None:
     assert [(one.folder, *one.flags) for one in read_mailbox(tmp_path / "dir")] == [("",), ("Archives/2025", "\\Seen")]
 
 
+def rows_of(store: Store, statement: str) -> list[tuple[object, ...]]:
+    """Rows of the database, past the verbs."""
+    with store._db.read() as connection:
+        return [tuple(row) for row in connection.exec_driver_sql(statement)]
+
+
+def caducee(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    """The command, in this process: starting Python for each would take most of the time. One test of this file, and all
+    of test_cli, start the real one."""
+    out, err = io.StringIO(), io.StringIO()
+    code: object = 0
+    with (
+        unittest.mock.patch.object(sys, "argv", ["caducee", *arguments]),
+        unittest.mock.patch.object(sys, "stdin", io.StringIO(given)),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code
+    return subprocess.CompletedProcess(arguments, code if isinstance(code, int) else 0, out.getvalue(), err.getvalue())
+
+
+PERSON = ("--national-id", "810000000017", "--name", "Dr Léa Martin", "--surname", "MARTIN", "--given-name", "Léa")
+
+
+def _add(folder: Path, address: str, person: tuple[str, ...] = PERSON) -> subprocess.CompletedProcess[str]:
+    options = ("--no-publish", "--stdin", "-d", str(folder))
+    return caducee("account", "add", address, "--kind", "PER", *person, *options, given="un mot de passe bien long\n")
+
+
 def _account(folder: Path) -> str:
     """A mailbox of this operator, with a password."""
     domain = tomllib.loads((folder / "caducee.toml").read_text())["operator"]["domains"][0]
     address = f"lea@{domain}"
-    person = ("--national-id", "810000000017", "--name", "Dr Léa Martin", "--surname", "MARTIN", "--given-name", "Léa")
-    options = ("--no-publish", "--stdin", "-d", str(folder))
-    done = subprocess.run(
-        [sys.executable, "-m", "caducee.cli", "account", "add", address, "--kind", "PER", *person, *options],
-        input="un mot de passe bien long\n",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = _add(folder, address)
     assert done.returncode == 0, done.stderr
     return address
 
@@ -157,12 +191,11 @@ def _keys(folder: Path, address: str) -> None:
 @pytest.mark.slow
 def test_second_factor_and_application_passwords(folder: Path) -> None:
     address = _account(folder)
-    command = [sys.executable, "-m", "caducee.cli", "account", "totp", address, "--stdin", "-d", str(folder)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        uri = process.stdout.readline().strip()
-        process.communicate(pyotp.TOTP(parse_qs(urlsplit(uri).query)["secret"][0]).now() + "\n")
-    assert process.returncode == 0
+    with unittest.mock.patch("pyotp.random_base32", return_value=SECRET):
+        code = pyotp.TOTP(SECRET).now()
+        done = caducee("account", "totp", address, "--stdin", "-d", str(folder), given=f"{code}\n")
+    assert done.returncode == 0, done.stderr
+    assert parse_qs(urlsplit(done.stdout.splitlines()[0]).query)["secret"] == [SECRET]
     assert json.loads(caducee("account", "show", address, "--json", "-d", str(folder)).stdout)[0]["second_facteur"]
     assert caducee("account", "totp", address, "--off", "-d", str(folder)).returncode == 0
     assert "code faux" in refused(caducee("account", "totp", address, "--stdin", "-d", str(folder)))
@@ -176,6 +209,29 @@ def test_second_factor_and_application_passwords(folder: Path) -> None:
     for verb in ("unlock", "close", "open"):
         assert caducee("account", verb, address, "-d", str(folder)).returncode == 0
         assert "inconnue" in refused(caducee("account", verb, "x@x.fr", "-d", str(folder)))
+
+
+@pytest.mark.slow
+def test_a_deleted_mailbox_leaves_its_trail_and_its_address_to_nobody(folder: Path, tmp_path: Path) -> None:
+    address = _account(folder)
+    source = tmp_path / "mbox"
+    with source.open("wb") as file:
+        for number in range(3):
+            write_mbox(file, FiledMessage(b"Subject: %d\r\n\r\n" % number + BODY, frozenset(), DATE))
+    assert caducee("mailbox", "import", address, str(source), "--json", "-d", str(folder)).returncode == 0
+    delete = ("account", "delete", address, "--no-publish", "-d", str(folder))
+    assert "rien n'est supprimé" in refused(caducee(*delete, given="lea@ailleurs.fr\n"))
+    done = caducee(*delete, given=f"{address}\n")
+    assert done.returncode == 0, done.stderr
+    assert "3 messages" in done.stdout
+    assert "inconnue" in refused(caducee("account", "show", address, "-d", str(folder)))
+    other = ("--national-id", "810000000025", "--name", "Dr Luc Petit", "--surname", "PETIT", "--given-name", "Luc")
+    assert "réattribuée" in refused(_add(folder, address, other))
+    assert _add(folder, address).returncode == 0, "its own holder may come back"
+    store = open_store(OperatorFolder(folder), load_settings(folder))
+    names = [row[0] for row in rows_of(store, "SELECT name FROM audit ORDER BY id")]
+    assert names == ["mailbox.imported", "account.erased"]
+    store.close()
 
 
 @pytest.mark.slow
@@ -200,6 +256,7 @@ def test_an_import_that_is_killed_is_begun_again(folder: Path, tmp_path: Path) -
     ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
+            time.sleep(0.05)
             rows = json.loads(caducee("mailbox", "folders", address, "--json", "-d", str(folder)).stdout)
             if any(row["messages"] for row in rows):
                 process.kill()

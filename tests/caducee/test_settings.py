@@ -8,15 +8,8 @@ import pytest
 
 from caducee.autoconfig import config_xml, srv_records
 from caducee.folder import OperatorFolder
-from caducee.settings import (
-    ListenSection,
-    OperatorSection,
-    ServicesSection,
-    Settings,
-    SettingsError,
-    load_settings,
-    used_ports,
-)
+from caducee.sections import ListenSection, OperatorSection, ServicesSection
+from caducee.settings import Settings, SettingsError, load_settings, used_ports
 from caducee.settings_file import settings_file
 from caducee.wiring import open_directory
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from caducee.demo.practice_card_files import Pair, Personalisation
+from caducee.demo.virtual_reader import Pcscd, missing
 from smime import cps_reader
 from smime.cps_errors import CardError
+from smime.cps_library import AUTHENTICATION, SIGNATURE
 from tests.cards.emulator import Card, Faults
-from tests.cards.filesystem import Pair, Personalisation
-from tests.cards.virtual import Pcscd, missing
 from trustspace import PracticeAuthority
 
 NATIONAL_ID = "810999000010"
@@ -94,3 +99,49 @@ def seen(name: str, *, present: bool, seconds: float = 3.0) -> str:
                 return found[0]
         time.sleep(0.05)
     return ""
+
+
+SOFTHSM = Path("/usr/lib/softhsm/libsofthsm2.so")
+
+
+@dataclass
+class TokenCard:
+    """A SoftHSM2 token laid out as the national library shows a CPS: label, certificates by label, keys by identifier."""
+
+    folder: Path
+    library: str = os.fspath(SOFTHSM)
+    pin: str = "1234"
+
+    def personalise(self, pairs: tuple[Pair, Pair], label: str = "CPS3v3-1234567890") -> None:
+        """Put a card of these pairs in. Raises CalledProcessError."""
+        self._run(
+            "softhsm2-util", "--init-token", "--free", "--label", label, "--so-pin", "12345678", "--pin", self.pin
+        )
+        for number, (pair, certificate, key) in enumerate(zip(pairs, (SIGNATURE, AUTHENTICATION), KEYS, strict=True)):
+            files = {"privkey": pair.key.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())}
+            files["cert"] = pair.certificate.public_bytes(Encoding.DER)
+            for kind, octets in files.items():
+                (self.folder / "object.der").write_bytes(octets)
+                self._run(
+                    "pkcs11-tool", "--module", self.library, "--token-label", label, "--login", "--pin", self.pin,
+                    "--write-object", self.folder / "object.der", "--type", kind, "--id", f"0{number + 1}",
+                    "--label", certificate if kind == "cert" else key,
+                )  # fmt: skip
+
+    def _run(self, *command: str | Path) -> None:
+        subprocess.run(command, check=True, capture_output=True)
+
+
+KEYS = ("CPS_PRIV_SIG", "CPS_PRIV_AUT")
+
+
+@pytest.fixture
+def token_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TokenCard:
+    """An empty token store; SoftHSM2 is loaded by processes of its own only."""
+    if not SOFTHSM.exists() or not shutil.which("pkcs11-tool") or not shutil.which("softhsm2-util"):
+        pytest.skip("SoftHSM2 or OpenSC is not installed")
+    folder = tmp_path / "softhsm"
+    (folder / "tokens").mkdir(parents=True)
+    (folder / "softhsm2.conf").write_text(f"directories.tokendir = {folder / 'tokens'}\nlog.level = ERROR\n")
+    monkeypatch.setenv("SOFTHSM2_CONF", os.fspath(folder / "softhsm2.conf"))
+    return TokenCard(folder)

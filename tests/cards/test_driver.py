@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import smime
-from smime.cps import CardDecryptor, CardSigner, CpsCard, model_of
+from caducee.demo.practice_card import CPS3_ATR, CPS4_ATR, Removed
+from caducee.demo.practice_card_files import APP, Pair, serial_file
+from smime.cps import CpsCard, model_of
 from smime.cps_errors import (
     BadPin,
     CardError,
@@ -29,11 +31,11 @@ from smime.cps_errors import (
     WrongPin,
 )
 from smime.cps_files import Model, certificate_octets, period_of_use, serial_number
+from smime.cps_model import CardDecryptor, CardSigner
 from smime.cps_pkcs15 import object_directory, objects, private_keys
 from smime.cps_tlv import read
 from tests.cards.conftest import NATIONAL_ID, NOW, Factory
-from tests.cards.emulator import CPS3_ATR, CPS4_ATR, Card, Faults, Removed
-from tests.cards.filesystem import APP, Pair, serial_file
+from tests.cards.emulator import Card, Faults
 
 DIGEST = hashlib.sha256(b"x").digest()
 MODELS = pytest.mark.parametrize("model", ["CPS3", "CPS4"])

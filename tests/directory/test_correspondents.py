@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from directory import Directory, DirectoryError, Entry, MailboxKind, Slapd, TooManyEntries, entry_dn, synthetic_entries
-from directory.correspondents import correspondent_filter, typed_words
+from directory.correspondents import Closeness, correspondent_filter, typed_words
+from directory.wording import within_one_letter, words
 from tests.directory.helpers import PASSWORD, free_port, witness
 
 
@@ -96,11 +97,11 @@ def test_nothing_to_look_for_is_said(reader: Directory, nothing: str) -> None:
 @given(text=st.text(max_size=40))
 def test_nothing_typed_is_a_filter(reader: Directory, text: str) -> None:
     try:
-        condition = correspondent_filter(text, typos=True)
-        words = typed_words(text)
+        condition = correspondent_filter(text, Closeness.TYPOS)
+        typed = typed_words(text)
     except DirectoryError:
         return
-    assert all(word.isalnum() and word.isascii() for word in words)
+    assert all(word.isalnum() and word.isascii() for word in typed)
     assert condition.count("(") == condition.count(")")
     try:
         reader.correspondents(text)
@@ -108,9 +109,36 @@ def test_nothing_typed_is_a_filter(reader: Directory, text: str) -> None:
         return
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    word=st.text("abcxyz019", min_size=4, max_size=9),
+    place=st.integers(0, 9),
+    letter=st.sampled_from("abyz09"),
+    how=st.sampled_from(["missing", "excess", "replaced", "swapped"]),
+)
+def test_every_word_within_one_letter_is_asked_for(word: str, place: int, letter: str, how: str) -> None:
+    start, end = word[:place], word[place:]
+    letter = letter if any(one.isdigit() is letter.isdigit() for one in word) else word[0]
+    other = {
+        "missing": start + end[1:],
+        "excess": start + letter + end,
+        "replaced": start + letter + end[1:],
+        "swapped": start + end[1:2] + end[:1] + end[2:],
+    }[how]
+    assert within_one_letter(word, other)
+    if words(word) == (word,):
+        asked = correspondent_filter(word, Closeness.TYPOS)
+        assert other == word or f"(cleRecherche={other})" in asked
+
+
+def test_a_long_question_is_bounded() -> None:
+    condition = correspondent_filter(" ".join(letter * 16 for letter in "bcfghjkmnp"), Closeness.TYPOS)
+    assert len(condition) < 262_144  # what slapd reads from a client that has not bound
+
+
 def test_the_filter_is_for_any_client(served: Slapd) -> None:
     search = ("ldapsearch", "-x", "-LLL", "-H", served.url, "-b", served.base)
-    shown = witness(*search, correspondent_filter("zadnona ophtalmo", typos=True), "mail").stdout
+    shown = witness(*search, correspondent_filter("zadnona ophtalmo", Closeness.TYPOS), "mail").stdout
     assert f"mail: {PAUL.mail}" in shown
 
 

@@ -326,6 +326,31 @@ def test_an_import_killed_at_any_moment_leaves_a_whole_directory(own: Slapd, tmp
 
 
 @pytest.mark.slow
+def test_others_write_during_a_difference(own: Slapd, tmp_path: Path) -> None:
+    """Somebody's changes pass between the import's: with LDAP transactions slapd 2.5 stopped here for ever."""
+    _full(own, _day(tmp_path, DAY))
+    later = _day(tmp_path, LATER)
+    stop, made = threading.Event(), list[int]()
+
+    def meddle() -> None:
+        with own.manager() as admin:
+            while not stop.is_set():
+                admin.modify_s(entry_dn(CLAIRE_EXEMPLE.mail), [(2, "description", [str(len(made)).encode()])])
+                made.append(1)
+
+    other = threading.Thread(target=meddle)
+    other.start()
+    try:
+        for national in (later, _day(tmp_path, DAY)):
+            outcome = _difference(own, national)
+            assert outcome.changes and not outcome.failed
+    finally:
+        stop.set()
+        other.join(30.0)
+    assert made and not other.is_alive()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [_full, _difference])
 def test_slapd_killed_during_an_import_comes_back_whole(own: Slapd, tmp_path: Path, kind: object) -> None:
     day, later = _day(tmp_path, DAY), _day(tmp_path, LATER)

@@ -137,6 +137,15 @@ def test_an_endpoint_that_is_down_is_for_later() -> None:
         NationalPublisher(httpx.Client(), "http://annuaire.exemple/fhir")
 
 
+@pytest.mark.parametrize(
+    "base",
+    ["http://annuaire.example/fhir", "http://127.0.0.1.example/fhir", "http://127.0.0.1@example/fhir", "ftp://x", ""],
+)
+def test_the_key_never_travels_in_clear(base: str) -> None:
+    with pytest.raises(DirectoryError, match="https"):
+        NationalPublisher(httpx.Client(), base)
+
+
 def test_an_address_cannot_leave_its_literal() -> None:
     entry = replace(CLAIRE, mail="o'neil@x.mssante.fr")
     part = request(entry, Operation.DELETE).body["parameter"][0]["part"]

@@ -78,9 +78,14 @@ def _revoking(authority: Authority, *serials: int) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Slapd]:
+def trust(authority: Authority) -> list[bytes]:
+    """Authorities of cards and their list of revocations, as the trust space would give them now."""
+    return [authority.ca_file.read_bytes(), _revoking(authority, 666)]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, authority: Authority, trust: list[bytes]) -> Iterator[Slapd]:
     chain, key = authority.server()
-    trust = (authority.ca_file.read_bytes(), _revoking(authority, 666))
     server = Slapd(
         tmp_path_factory.mktemp("roles") / "annuaire",
         ldap_port=free_port(),
@@ -88,7 +93,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> It
         certificate=chain,
         key=key,
         domains=["chu-exemple.mssante.fr"],
-        client_trust=lambda: trust,
+        client_trust=lambda: (trust[0], trust[1]),
     )
     server.initialise(synthetic_entries(30, seed=1), PASSWORD, SECRETS)
     server.start()
@@ -248,6 +253,39 @@ def test_a_revoked_card_or_one_of_another_authority_does_not_bind(
     assert _external(served, authority, *revoked, "ldapwhoami")[0] != 0
     other = Authority.create(tmp_path_factory.mktemp("autre"))
     assert _external(served, authority, *_card(other, tmp_path, "899700735744"), "ldapwhoami")[0] != 0
+
+
+def test_new_revocations_count_without_a_restart(
+    served: Slapd, authority: Authority, trust: list[bytes], tmp_path: Path
+) -> None:
+    card = _card(authority, tmp_path, "899700735745", serial=777)
+    assert _external(served, authority, *card, "ldapwhoami")[0] == 0
+    assert served.reload_trust() is False  # nothing new
+    process, before = served.pid, trust[1]
+    with closing(Directory(served.url)) as kept:
+        kept.check()
+        trust[1] = _revoking(authority, 666, 777)
+        assert served.reload_trust() is True
+        assert _external(served, authority, *card, "ldapwhoami")[0] != 0
+        kept.check()
+        trust[1] = before
+        assert served.reload_trust() is True
+        assert _external(served, authority, *card, "ldapwhoami")[0] == 0
+    assert served.pid == process
+
+
+def test_without_authorities_no_card_binds(
+    served: Slapd, authority: Authority, trust: list[bytes], tmp_path: Path
+) -> None:
+    card, before = _card(authority, tmp_path, "899700735746"), list(trust)
+    trust[:] = [b"", b""]
+    assert served.reload_trust() is True
+    try:
+        assert _external(served, authority, *card, "ldapwhoami")[0] != 0
+    finally:
+        trust[:] = before
+        assert served.reload_trust() is True
+    assert _external(served, authority, *card, "ldapwhoami")[0] == 0
 
 
 def test_the_configuration_is_for_this_machines_operator_only(served: Slapd) -> None:

@@ -237,3 +237,38 @@ def test_passwords_are_salted_hashes(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         assert witness(*bind, "-w", "autre").returncode == 49
     finally:
         server.stop()
+
+
+def test_an_oversize_entry_is_refused_and_the_others_served(slapd: Slapd) -> None:
+    """Before a bind 256 KiB a message, after it 4 MiB (olcSockbufMaxIncoming): more ends that connection, and it alone."""
+    with closing(Directory(slapd.url)) as other:
+        other.check()
+        dn = entry_dn("enorme@exercice.mssante.fr")
+        for size, bind in ((300_000, []), (5_000_000, ["-D", slapd.admin_dn, "-w", PASSWORD])):
+            ldif = f"dn: {dn}\nobjectClass: balMSSante\nmail: {dn[5:30]}\nTypeBAL: ORG\ndescription: {'x' * size}\n"
+            done = witness("ldapadd", "-x", "-H", slapd.url, *bind, stdin=ldif)
+            assert done.returncode not in (0, 50), done.stderr
+            other.check()
+        found = witness("ldapsearch", "-x", "-LLL", "-H", slapd.url, "-b", slapd.base, "(mail=enorme@*)", "mail")
+        assert found.stdout.strip() == ""
+
+
+def test_a_surname_that_is_a_town_finds_the_people(tmp_path: Path) -> None:
+    """The common index of names must not make everybody of a town candidates for a surname."""
+
+    def person(mail: str, given: str, surname: str, city: str = "") -> Entry:
+        return Entry(entry_dn(mail), mail, MailboxKind.PER, given, surname, "810999000010", "10", city=city)
+
+    people = [person(f"p{n}@x.mssante.fr", "Anne", f"NOM{n}", "Paris") for n in range(60)]
+    people.append(person("jean.paris@x.mssante.fr", "Jean", "PARIS"))
+    server = Slapd(tmp_path / "a", ldap_port=free_port(), limits=Limits(unchecked=20))
+    server.initialise(people, PASSWORD)
+    server.start()
+    try:
+        search = ("ldapsearch", "-x", "-LLL", "-H", server.url, "-b", server.base)
+        for condition in ("(sn=Paris)", "(sn=par*)", "(&(objectClass=balMSSante)(sn=*aris*))"):
+            done = witness(*search, condition, "mail")
+            assert done.stdout.count("mail: ") == 1, (condition, done.stderr)
+        assert witness(*search, "(l=Paris)", "mail").returncode == 11  # 61 candidates: too broad here
+    finally:
+        server.stop()

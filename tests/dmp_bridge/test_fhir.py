@@ -23,10 +23,11 @@ from dmp_bridge.context import DELETE
 from dmp_bridge.fhir import FhirOutlet
 from ihe import fhir
 from ihe.cda import read_cda
-from ihe.samples import synthetic_patient
+from ihe.ebrim import entry_from_cda, lot, xds_author
+from ihe.samples import synthetic_author, synthetic_patient
 from mailstore.model import DepositState
 from mailstore.store import Store
-from tests.dmp_bridge.bridge import SOURCE_ID, open_mailstore
+from tests.dmp_bridge.bridge import SOURCE_ID, now, open_mailstore
 from tests.dmp_bridge.test_transactions import put
 from tests.dossier.house import Trust, make_cda, serving
 from trustspace import client_context, server_context
@@ -92,6 +93,27 @@ class Endpoint:
             return JSONResponse({"resourceType": "OperationOutcome"}, 503)
         answer = [{"response": {"status": "201 Created"}} for _ in bundle["entry"]]
         return JSONResponse({"resourceType": "Bundle", "type": "transaction-response", "entry": answer})
+
+
+def test_what_is_sent_is_base_fhir_for_somebody_else() -> None:
+    """fhir.resources knows FHIR's own structures, cardinalities and types (R4B: these resources are those of R4). The published
+    PDSm and MHD profiles have no package that could be installed here: their rules are checked by name in the tests below."""
+    from fhir.resources.R4B.bundle import Bundle
+    from fhir.resources.R4B.parameters import Parameters
+
+    content = make_cda(PATIENT)
+    header = read_cda(content)
+    entry = entry_from_cda(header, content, visibility_codes=("INVISIBLE_PATIENT",))
+    author = xds_author(synthetic_author("899900000019", "EXEMPLE", "Alice"))
+    submission = lot(header, (entry,), unique_id="2.25.1", source_id=SOURCE_ID, author=author, at=now())
+    former = {entry.entry_id: "urn:uuid:11111111-1111-4111-8111-111111111111"}
+    sent = json.loads(fhir.transaction(submission, {entry.entry_id: content}, replaces=former))
+    read = Bundle.model_validate(sent)
+    assert json.loads(read.model_dump_json()) == sent
+    patch = json.loads(fhir.status_patch("superseded"))
+    assert json.loads(Parameters.model_validate(patch).model_dump_json()) == patch
+    with pytest.raises(ValueError):
+        Bundle.model_validate(sent | {"type": "nonsense", "entry": [{"resource": {"resourceType": "List"}}]})
 
 
 @pytest.fixture

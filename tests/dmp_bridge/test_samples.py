@@ -11,7 +11,9 @@ from pathlib import Path
 
 import mime
 from dmp_bridge import Desk, find_documents, plan_deposits
+from dmp_bridge.oppositions import ImportRefused, read_oppositions
 from dmp_bridge.understand import Schema
+from ihe import hl7v2
 from ihe.hand_over import read_hand_over
 from ihe.hl7v2 import Hl7Error
 from mailstore.model import DepositState
@@ -61,13 +63,25 @@ def _rows() -> list[str]:
     return rows
 
 
+def _told(data: bytes) -> str:
+    """What a patient's will says, or an acknowledgement; "" for anything else."""
+    try:
+        [told] = read_oppositions(data, at=AT)
+        return f"not a hand-over; imported: {'opposed' if told.opposed else 'not opposed'} on {told.at:%Y-%m-%d}"
+    except ImportRefused as error:
+        kind = hl7v2.parse(data).kind[0]
+        return f"not a hand-over: {kind}, refused (AE)" if kind in ("ACK", "ZAM") else f"not imported: {error}"
+
+
 def _hl7() -> list[str]:
     rows = ["| message | outcome |", "|---|---|"]
     for path in sorted((samples("ansforge") / "hl7v2").glob("*.er7")):
         try:
             given = read_hand_over(path.read_bytes())
         except Hl7Error as error:
-            rows.append(f"| `{path.name}` | not a hand-over ({error.code} {error.location}) |")
+            rows.append(
+                f"| `{path.name}` | {_told(path.read_bytes()) or f'not a hand-over ({error.code} {error.location})'} |"
+            )
             continue
         planned = plan_deposits(_message(path), context(), at=AT)
         codes = [one.reason.partition(":")[0] for one in planned]
@@ -81,3 +95,6 @@ def test_the_table_of_real_samples_is_what_happens() -> None:
     if os.environ.get("CADUCEE_WRITE_DOCS"):
         PAGE.write_text(made, encoding="utf-8")
     assert PAGE.read_text(encoding="utf-8") == made
+    folders = [samples(name) for name in ("ansforge", "xdm-nist", "direct-xdm")]
+    real = [path for folder in folders for path in folder.rglob("*.*") if path.suffix in (".xml", ".zip", ".er7")]
+    assert [path.name for path in real if f"`{path.name}`" not in made] == []

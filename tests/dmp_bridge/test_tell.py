@@ -10,11 +10,23 @@ import pytest
 
 import mime
 from dmp_bridge import Outcome
-from dmp_bridge.register import ImportRefused, Register, Told, read_oppositions
-from dmp_bridge.tell import Teller, Voice
+from dmp_bridge.notices import given_back
+from dmp_bridge.oppositions import ImportRefused, Told, read_oppositions
+from dmp_bridge.register import Register
+from dmp_bridge.tell import Feed, Teller, Voice
+from ihe.hl7v2 import parse
 from ihe.ins import INS_TEST
 from ihe.samples import synthetic_patient
-from mailstore.model import DepositJob, DepositState, MailboxKind
+from mailstore.model import (
+    Acceptance,
+    DepositJob,
+    DepositState,
+    Direction,
+    MailboxKind,
+    NewReceipt,
+    ReceiptKind,
+    ReceiptState,
+)
 from mailstore.store import Store
 from tests.dmp_bridge.bridge import MASTER_KEY, accept, context, message, now, open_mailstore, xml
 from tests.dossier.house import make_cda
@@ -90,9 +102,21 @@ def test_a_receipt_that_was_asked_for_is_always_sent(
     store: Store, register: Register, outcome: Outcome, fields: list[str]
 ) -> None:
     teller = Teller(store, register, hostname="mss.test", voice=Voice.NEVER)
-    teller(job(store, wants_mdn=True, addressed="dmp@hopital.mssante.fr"), outcome, AT)
+    sent = mime.prepend_fields(
+        message(xml(make_cda(PATIENT))), [("Subject", "XDM/1.0/DDM+CR médical"), ("X-MSS-INS", PATIENT.ins)]
+    )
+    kept = given_back(mime.parse(sent))
+    teller(job(store, wants_mdn=True, addressed="dmp@hopital.mssante.fr", original=kept), outcome, AT)
     [raw] = inbox(store)
     root = mime.parse(raw)
+    assert [part.media_type for part in root.children] == [
+        "text/plain",
+        "message/disposition-notification",
+        "text/rfc822-headers",
+    ]
+    original = mime.parse(root.children[2].body(raw))
+    assert original.get("Subject") == "XDM/1.0/DDM+CR médical" and original.get("X-MSS-INS") is None
+    assert (root.get("Subject") or "").endswith("XDM/1.0/DDM+CR médical")
     assert root.media_type == "multipart/report"
     status = root.children[1].body(raw).decode()
     assert "Original-Message-ID: <m@x.fr>" in status and "Final-Recipient: rfc822; dmp@hopital.mssante.fr" in status
@@ -176,3 +200,45 @@ def test_a_csv_is_read() -> None:
     assert list(read_oppositions(text.encode(), at=AT)) == [
         Told(PATIENT.ins, INS_TEST, True, datetime(2026, 1, 1, 9, tzinfo=UTC))
     ]
+
+
+def test_receipts_are_passed_on_once_each_and_looked_for_less_and_less_often(store: Store, register: Register) -> None:
+    feed = Feed("ris", ("PFI-Y", "O"), ("RIS-Y", "O"))
+    teller = Teller(store, register, hostname="mss.test", feeds={"ris": feed})
+    deadline = AT + timedelta(days=7)
+    wanted = [NewReceipt(who, kind, deadline) for who in ("a@x.fr", "b@x.fr") for kind in ReceiptKind]
+    store.accept(
+        Acceptance(
+            Direction.SUBMISSION, "hl7", SENDER, ("a@x.fr", "b@x.fr"), "<hl7.1@h>", b"x", receipts=tuple(wanted)
+        ),
+        AT,
+    )
+    for _ in range(2):
+        register.await_receipts("<hl7.1@h>", "ris", "015", AT)
+    assert teller.receipts(AT) == 1 and register.due_acknowledgements(AT) == []
+    assert teller.receipts(AT) == 0
+    store.answer_receipt("<hl7.1@h>", "a@x.fr", ReceiptKind.DELIVERY, ReceiptState.POSITIVE, "delivered 2.0.0", AT)
+    store.answer_receipt("<hl7.1@h>", "b@x.fr", ReceiptKind.DELIVERY, ReceiptState.NEGATIVE, "failed 5.1.1", AT)
+    later = AT + timedelta(hours=1)
+    assert [teller.receipts(later), teller.receipts(later)] == [1, 0]
+    store.answer_receipt("<hl7.1@h>", "a@x.fr", ReceiptKind.READING, ReceiptState.POSITIVE, "processed", later)
+    store.answer_receipt("<hl7.1@h>", "b@x.fr", ReceiptKind.READING, ReceiptState.POSITIVE, "displayed", later)
+    assert [teller.receipts(later + timedelta(minutes=minutes)) for minutes in (5, 7, 60, 600)] == [0, 1, 0, 0]
+    sent = [parse(one.content) for one in register.due_acknowledgements(later + timedelta(days=1))]
+    lines = [(one.kind[1], list(one.all("OBX"))) for one in sent]
+    assert [(event, told[0].get(5), told[1].get(5, 4)) for event, told in lines] == [
+        ("Z02", "Y", "a@x.fr"),
+        ("Z02", "N", "b@x.fr"),
+        ("Z03", "Y", "a@x.fr"),
+        ("Z03", "Y", "b@x.fr"),
+    ]
+    refused = sent[1].first("ERR")
+    assert refused is not None and refused.get(5) == "550"
+
+
+def test_the_wait_for_a_message_that_was_never_accepted_ends(store: Store, register: Register) -> None:
+    teller = Teller(store, register, hostname="mss.test", feeds={"ris": Feed("ris", ("P", "O"), ("R", "O"))})
+    register.await_receipts("<hl7.2@h>", "ris", "016", AT)
+    register.await_receipts("<hl7.3@h>", "gone", "017", AT)
+    assert teller.receipts(AT) == 2
+    assert [teller.receipts(AT + timedelta(days=days)) for days in (1, 2, 3)] == [1, 1, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -85,14 +86,38 @@ def test_a_document_survives_reopening_and_another_key_opens_nothing(store: Reco
     stranger.close()
 
 
+LARGE = b"contenu " * 20_000
+
+
 def test_an_altered_file_is_noticed(store: RecordStore, tmp_path: Path) -> None:
-    store.save(lot(entry("1.2.3")))
+    store.save(lot(entry("1.2.3", LARGE)))
+    assert store.read("1.2.3") == LARGE
     [path] = [path for path in (tmp_path / "documents").rglob("*") if path.is_file()]
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
     with pytest.raises(BlobDamaged):
         store.read("1.2.3")
+
+
+def test_a_small_document_in_another_row_is_noticed_and_never_clear(store: RecordStore, tmp_path: Path) -> None:
+    store.save(lot(entry("1.2.3"), entry("1.2.4", b"autre contenu")))
+    assert [path for path in (tmp_path / "documents").rglob("*") if path.is_file()] == []
+    with sqlite3.connect(tmp_path / "record.sqlite") as other:
+        other.execute("UPDATE record_entry SET content = (SELECT content FROM record_entry WHERE unique_id = '1.2.4')")
+    other.close()
+    assert store.read("1.2.4") == b"autre contenu"
+    with pytest.raises(BlobDamaged):
+        store.read("1.2.3")
+    for path in tmp_path.glob("record.sqlite*"):
+        assert b"contenu" not in path.read_bytes() and CX.encode() not in path.read_bytes()
+
+
+def test_a_refused_large_document_leaves_no_file(store: RecordStore, tmp_path: Path) -> None:
+    bad = replace(entry("1.2.4", LARGE), replaces="urn:uuid:unknown")
+    with pytest.raises(RecordRefusal):
+        store.save(lot(entry("1.2.3", LARGE + b"x"), bad), Caller("x"))
+    assert [path for path in (tmp_path / "documents").rglob("*") if path.is_file()] == []
 
 
 def test_migrations_and_tables_say_the_same(store: RecordStore, tmp_path: Path) -> None:

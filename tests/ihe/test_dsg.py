@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+from lxml import etree
 
 from ihe import DsgError, LotDigest, build_lot_signature, verify_lot_signature
 from tests.ihe.support import AT, report, signer
@@ -44,6 +49,33 @@ def test_a_lot_is_verified() -> None:
 
 def test_the_submission_set_is_a_placeholder() -> None:
     assert b"urn:oid:" + LOT.encode() in signature() and b">AA==<" in signature()
+
+
+def test_it_is_written_in_canonical_form() -> None:
+    """What is digested as it was written is what any canonicalisation of the file gives."""
+    key, certificate = odd_signer()
+    made = build_lot_signature(
+        [("1.2.3", report(1))],
+        submission_set_id='1.2&<3>"4',
+        key=key,
+        chain=[certificate, signer()[1]],
+        at=AT,
+        signature_id='S&<"1',
+    )
+    root = etree.fromstring(made)
+    assert etree.tostring(root, method="c14n", with_comments=True) == made.partition(b"\n")[2]
+    assert verify_lot_signature(made, {"1.2.3": report(1)}, submission_set_id='1.2&<3>"4').certificate == certificate
+    with pytest.raises(DsgError) as error:
+        build_lot_signature([("1.2.\x00", report(1))], submission_set_id=LOT, key=key, chain=[certificate], at=AT)
+    assert error.value.code == "bad-text"
+
+
+def odd_signer() -> tuple[rsa.RSAPrivateKey, x509.Certificate]:
+    """A certificate whose names hold what XML escapes."""
+    key, _ = signer()
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, 'Hôpital "A" & <B> ]]>')])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 7, AT - timedelta(days=1), AT + timedelta(days=1))
+    return key, builder.sign(key, hashes.SHA256())
 
 
 def test_sha1_is_made_on_demand_and_refused_by_default() -> None:

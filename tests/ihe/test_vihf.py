@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import subprocess
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from lxml import etree
+from signxml.algorithms import CanonicalizationMethod
+from signxml.signer import XMLSigner
+from signxml.verifier import SignatureConfiguration, XMLVerifier
 
 from ihe import Code, Vihf, VihfContent, VihfError, VihfSettings, build_request, build_vihf, parse_envelope, verify_vihf
 from tests.ihe.support import AT, signer
@@ -96,6 +100,61 @@ def test_xmlsec1_agrees(tmp_path: Path) -> None:
     command += ["--verification-gmt-time", AT.strftime("%Y-%m-%d %H:%M:%S"), str(tmp_path / "vihf.xml")]
     result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     assert result.returncode == 0 and "1/1" in result.stderr, result.stderr
+
+
+def signxml_signed(root: etree._Element, **options: object) -> bytes:
+    """The assertion of `root`, its signature made by signxml instead of ours."""
+    key, certificate = signer()
+    own = root.find(f"{{{DS}}}Signature")
+    assert own is not None
+    for child in list(own):
+        own.remove(child)
+    own.set("Id", "placeholder")
+    maker = XMLSigner(c14n_algorithm=CanonicalizationMethod.EXCLUSIVE_XML_CANONICALIZATION_1_0)
+    arguments = {"key": key, "cert": [certificate], "reference_uri": "_a1", "id_attribute": "ID", **options}
+    return etree.tostring(maker.sign(root, **arguments))  # type: ignore[arg-type]
+
+
+def test_signxml_and_ours_verify_each_other() -> None:
+    configuration = SignatureConfiguration(location="./", expect_references=1)
+    result = XMLVerifier().verify(assertion(), x509_cert=signer()[1], id_attribute="ID", expect_config=configuration)
+    assert not isinstance(result, list) and result.signed_xml is not None
+    assert INS in etree.tostring(result.signed_xml, encoding="unicode")
+    check(verify_vihf(signxml_signed(etree.fromstring(assertion())), at=AT))
+    spaced = etree.fromstring(assertion().replace(b"</ds:Signature>", b"</ds:Signature>\n  <!-- x -->\n"))
+    check(verify_vihf(signxml_signed(spaced), at=AT))
+    prefixed = signxml_signed(etree.fromstring(assertion()), inclusive_ns_prefixes=["xsi", "saml2"])
+    assert b"PrefixList" in prefixed
+    check(verify_vihf(prefixed, at=AT))
+    with_text = signxml_signed(etree.fromstring(assertion())).replace(b"</ds:Signature>", b"</ds:Signature>ajout")
+    assert refusal(with_text) == "signature"
+
+
+def test_it_is_written_in_canonical_form() -> None:
+    odd = replace(CONTENT, subject_name="A & B <C> \"d\" 'e' > é \t")
+    key, certificate = signer()
+    made = build_vihf(odd, key=key, chain=[certificate], assertion_id="_a1", at=AT)
+    root = etree.fromstring(made)
+    # SignedInfo repeats its namespace, so that its own text is its canonical form.
+    alone = made.replace(f'<ds:SignedInfo xmlns:ds="{DS}"'.encode(), b"<ds:SignedInfo")
+    assert etree.tostring(root, method="c14n", exclusive=True) == alone
+    assert verify_vihf(made, at=AT).subject_name == odd.subject_name.strip()
+    with pytest.raises(VihfError):
+        build_vihf(CONTENT, key=key, chain=[certificate], assertion_id='a"b', at=AT)
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "<ds:SignedInfo/>",
+        "<ds:SignatureValue>AAAA</ds:SignatureValue>",
+    ],
+)
+def test_a_signature_with_a_second_part_is_refused(inside: str) -> None:
+    data = assertion()
+    for place in (b"<ds:SignedInfo", b"<ds:KeyInfo"):
+        changed = data.replace(place, f"{inside.replace('/>', f' xmlns:ds={DS!r}/>')}".encode() + place, 1)
+        assert refusal(changed) in ("signature", "signature-place")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import stat
 import struct
-import time
+import tracemalloc
 import zipfile
 import zlib
 from dataclasses import replace
@@ -161,12 +161,14 @@ def test_too_many_entries_are_refused() -> None:
 
 
 def test_a_bomb_is_stopped_while_it_expands() -> None:
-    start = time.perf_counter()
-    assert code_of(zipped({"IHE_XDM/SUBSET01/DOC.XML": bytes(150 * 1024 * 1024)})) == "too-large"
+    bomb = zipped({"IHE_XDM/SUBSET01/DOC.XML": bytes(40 * 1024 * 1024)})
+    tracemalloc.start()
+    assert code_of(bomb) == "too-large"
+    assert tracemalloc.get_traced_memory()[1] < 20 * 1024 * 1024
+    tracemalloc.stop()
     many = {f"IHE_XDM/SUBSET01/{number}.XML": b"ab" * 1000 for number in range(20)}
     with pytest.raises(XdmError):
         read_xdm(zipped(many), limits=XdmLimits(expanded=30_000))
-    assert time.perf_counter() - start < 5
 
 
 def test_a_bomb_that_lies_about_its_size_is_stopped() -> None:
@@ -218,21 +220,27 @@ def test_damaged_archives_are_read_or_refused(start: int, length: int, patch: by
         assert error.code
 
 
-def test_many_entries_for_one_large_document_cost_one_reading() -> None:
+def test_many_entries_for_one_large_document_cost_one_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     content = report()
     base = submission_of(content).documents[0]
-    large = content + b" " * (20 * 1024 * 1024)
+    large = content + b" " * (4 * 1024 * 1024)
+    digest = sha1_of(large)
     entries = tuple(
-        replace(base, entry_id=f"D{number}", uri="DOC.XML", hash=sha1_of(large), size=len(large))
-        for number in range(900)
+        replace(base, entry_id=f"D{number}", uri="DOC.XML", hash=digest, size=len(large)) for number in range(300)
     )
     metadata = to_metadata_xml(replace(submission_of(content), documents=entries))
     folder = "IHE_XDM/SUBSET01/"
     data = zipped({f"{folder}METADATA.XML": metadata, f"{folder}DOC.XML": large})
     limits = XdmLimits(ratio=5000)
-    begun = time.monotonic()
+    hashed: list[int] = []
+
+    def counted(read: bytes) -> str:
+        hashed.append(len(read))
+        return sha1_of(read)
+
+    monkeypatch.setattr("ihe.xdm.sha1_of", counted)
     found = read_xdm(data, limits=limits)
-    assert time.monotonic() - begun < 5
+    assert hashed == [len(large)]
     (document,) = found.documents
     assert document.problems == () and "document-twice" in found.problems
     assert found.expanded == len(metadata) + len(large)

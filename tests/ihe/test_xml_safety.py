@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ihe import CdaError, EbrimError, SoapError, VihfError, XmlError, from_xml, parse_envelope, parse_xml, read_cda
-from ihe.xml import XmlLimits, text_of
+from ihe.xml import XmlLimits, text_of, to_bytes
 from tests.ihe.support import AT
 
 LAUGHS = b"<!DOCTYPE a [" + b"".join(
@@ -53,6 +53,9 @@ def test_the_codes_say_which_bound_was_passed() -> None:
         (b"<aaaaaaaaaaa/>", XmlLimits(size=5), "xml-size"),
         (b"<!DOCTYPE a><a/>", XmlLimits(), "xml-doctype"),
         (b"<a>\xff</a>", XmlLimits(), "xml-encoding"),
+        (b"<?xml version='1.0' encoding='latin-1'?><a/>", XmlLimits(), "xml-encoding"),
+        (b"<a>" * 200 + b"</a>" * 200, XmlLimits(), "xml-depth"),
+        (b"<a>" * 300 + b"</a>" * 300, XmlLimits(), "xml-depth"),
     ):
         with pytest.raises(XmlError) as error:
             parse_xml(data, limits)
@@ -74,6 +77,39 @@ def test_any_bytes_give_a_tree_or_an_xml_error(data: bytes) -> None:
         parse_xml(data)
     except XmlError as error:
         assert error.code.startswith("xml-")
+
+
+SHAPES = st.recursive(
+    st.sampled_from(["", "text", "=", "&lt;", "<!-- < = xmlns -->", "<![CDATA[<b a=''>]]>", "<?p < ?>"]),
+    lambda inner: st.builds(
+        "<a {}>{}</a>".format,
+        st.sampled_from(["", "b='=='", "b='' c=\"'>\" d='/>'", "xmlns:n='u'", "xmlns:n='u' xmlns:m='v' n:o='1'"]),
+        st.lists(inner, max_size=3).map("".join),
+    ),
+    max_leaves=25,
+)
+DECLARATIONS = st.sampled_from(
+    ["", "<?xml version='1.0'?>", "<?xml version='1.0' encoding='utf-8'?>", "<?xml version='1.0' encoding='UTF-16'?>"]
+)
+
+
+@given(DECLARATIONS, SHAPES, st.integers(1, 6), st.integers(1, 12), st.integers(1, 3), st.integers(0, 3))
+def test_the_short_way_decides_as_the_long_one(
+    declaration: str, shape: str, depth: int, elements: int, attributes: int, namespaces: int
+) -> None:
+    data = (declaration + f"<r>{shape}</r>").encode()
+    limits = XmlLimits(depth=depth, elements=elements, attributes=attributes, namespaces=namespaces)
+
+    def said() -> bytes | str:
+        try:
+            return to_bytes(parse_xml(data, limits))
+        except XmlError as error:
+            return error.code
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ihe.xml._SMALL", 0)
+        long = said()
+    assert said() == long
 
 
 def test_the_vihf_reader_uses_it_too() -> None:

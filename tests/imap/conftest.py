@@ -8,8 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.hashes import quick_hashes
 from tests.imap.support import House, make_house, open_house
 from tests.postgres import PrivatePostgres
+
+
+@pytest.fixture(scope="package", autouse=True)
+def quick_passwords() -> Iterator[None]:
+    with quick_hashes():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -52,7 +52,7 @@ async def _abuse(house: House, server: object, state: str, dice: random.Random) 
     quiet = -1
     while not reading.done() and quiet != len(answer):
         quiet = len(answer)
-        await asyncio.wait([reading], timeout=0.25)
+        await asyncio.wait([reading], timeout=0.1)
     client.writer.transport.abort()
     await asyncio.gather(reading, return_exceptions=True)
     assert answer

@@ -37,7 +37,7 @@ def free_base_port() -> int:
     Workers of a parallel run look in ranges of their own: between looking and binding, another could look too.
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 3
-    offsets = [base + port for base in (0, 1000, 2000) for port in (25, 143, 389, 443, 465, 587, 636, 843, 993)]
+    offsets = [base + port for base in (0, 1000, 2000) for port in (25, 143, 389, 443, 465, 587, 588, 636, 843, 993)]
     for base in range(24000 + 12000 * worker, 36000 + 12000 * worker, 3000):
         if all(_is_free(base + offset) for offset in offsets):
             return base

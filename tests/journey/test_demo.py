@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from caducee.demo import surgery
+from caducee.demo.country import cast
 from tests.journey.support import free_base_port
 
 pytestmark = pytest.mark.slow
@@ -48,20 +50,46 @@ def test_every_step_is_proved_and_nothing_is_left_running(tmp_path: Path) -> Non
     )
     assert done.returncode == 0, done.stdout + done.stderr
     steps = json.loads(done.stdout)
-    assert [step["name"][:2] for step in steps] == ["a1", "a2", "a3", "a4", "b1", "c1", "d1"]
+    assert [step["name"][:2] for step in steps] == ["a1", "a2", "a3", "a4", "b1", "b2", "c1", "d1"]
     assert all(step["ok"] for step in steps)
     proofs = {step["name"][:2]: step["proof"] for step in steps}
     assert proofs["a1"].startswith("250 2.0.0")
     assert "CMS Verification successful" in proofs["a2"]
     assert "enveloped-data" in proofs["a3"]
     assert "SHA-1" in proofs["a4"]
+    if why := surgery.missing():
+        assert [step["name"][:2] for step in steps if step["skipped"]] == ["b2"] and why in proofs["b2"]
+    else:
+        assert not any(step["skipped"] for step in steps)
+        assert "CMS Verification successful" in proofs["b2"]
+        assert cast().gp_with_own_key.national_id in proofs["b2"]
     assert proofs["c1"].startswith("550 5.1.2")
     assert proofs["d1"].startswith("550 5.7.1")
     assert processes_naming(str(folder)) == []
 
 
+def test_a_wrong_variable_is_named(tmp_path: Path) -> None:
+    done = subprocess.run(
+        command("--dir", str(tmp_path / "demo")),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "CADUCEE_DMP__POLICY": "parfois"},
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("caducee: dmp.policy: ") and "CADUCEE_DMP__POLICY" in done.stderr
+    assert not (tmp_path / "demo").exists()
+
+
 def test_a_failed_step_makes_the_command_fail(tmp_path: Path) -> None:
-    """The record is switched off by the environment: the report is delivered, the document is not deposited, exit 1."""
+    """The record is switched off by the environment: the report is delivered, the document is not deposited, exit 1.
+
+    Without leave to make namespaces there is no virtual reader: that step says so, and fails nothing."""
+    forbidden = tmp_path / "bin" / "unshare"
+    forbidden.parent.mkdir()
+    forbidden.write_text("#!/bin/sh\nexit 1\n")
+    forbidden.chmod(0o755)
     done = subprocess.run(
         command("--dir", str(tmp_path / "demo"), "--base-port", str(free_base_port()), "--json"),
         capture_output=True,

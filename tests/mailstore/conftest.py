@@ -8,10 +8,17 @@ from pathlib import Path
 import pytest
 
 from mailstore import Account, Store
+from tests.hashes import quick_hashes
 from tests.mailstore.helpers import make_account, open_store, use_database
 from tests.postgres import PrivatePostgres
 
 BACKENDS = ("sqlite", "postgresql")
+
+
+@pytest.fixture(scope="package", autouse=True)
+def quick_passwords() -> Iterator[None]:
+    with quick_hashes():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -106,5 +106,5 @@ def document(unique_id: str = "1.2.3", sha1: str = "a" * 40, content: bytes = b"
 
 
 def blob_files(folder: Path) -> list[Path]:
-    """Every file under the blob folder."""
-    return [path for path in (folder / "blobs").rglob("*") if path.is_file()]
+    """Every blob file."""
+    return [path for path in (folder / "blobs").glob("??/*") if path.is_file()]

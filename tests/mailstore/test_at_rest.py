@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import pytest
+
 from mailstore import DepositState, FlagOperation, LocalDelivery, NewDeposit, OutgoingCopy, SearchPart, Store
 from tests.mailstore.helpers import MINUTE, NOW, acceptance, make_account, stored_bytes
 
@@ -13,6 +15,7 @@ DOCUMENT, CONTEXT, KEY, FOLDER = "canari-cda-ins", "canari-context", "canari-pri
 RAW = f"Subject: {SUBJECT}\r\n\r\n{BODY}\r\n".encode() * 3
 
 
+@pytest.mark.slow
 def test_no_canary_in_any_file(store: Store, place: Path) -> None:
     account = make_account(store, "alice@medecin.example", PASSWORD)
     assert store.authenticate(account.address, PASSWORD, NOW)

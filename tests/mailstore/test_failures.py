@@ -31,6 +31,7 @@ def test_a_locked_database_defers_and_leaves_nothing(tmp_path: Path, monkeypatch
     store.close()
 
 
+@pytest.mark.slow
 def test_a_full_disk_defers_and_leaves_nothing(tmp_path: Path) -> None:
     """The kernel refuses a longer database file in a child process: writes fail for real, then succeed again."""
     program = textwrap.dedent("""

@@ -17,6 +17,7 @@ from mailstore import (
     Event,
     LocalDelivery,
     OutgoingCopy,
+    OverQuota,
     Store,
     StoreChange,
     StoreError,
@@ -177,3 +178,20 @@ def test_documents_without_an_id_do_not_conflict(store: Store, account: Account)
     ]
     store.accept(acceptance(account, 1, local=False, deposits=tuple(unreadable)), NOW)
     assert [deposit.reason for deposit in store.deposits()] == ["illisible", "illisible"]
+
+
+def test_a_group_gives_each_message_its_own_answer(store: Store, account: Account) -> None:
+    """One transaction for all; what cannot be accepted takes nothing from the others."""
+    full, gone = make_account(store, "full@medecin.example"), dataclasses.replace(account, id=99_999)
+    store.set_quota(full.id, 1, None)
+    store.accept(acceptance(account, 7), NOW)
+    group = [acceptance(account, 1), acceptance(full, 2), acceptance(gone, 3), acceptance(account, 7)]
+    first, over, unknown, repeated = store.accept_all([*group], NOW)
+    assert isinstance(over, OverQuota) and isinstance(unknown, StoreError)
+    assert not isinstance(first, Exception) and not first.duplicate
+    assert not isinstance(repeated, Exception) and repeated.duplicate
+    both = store.accept_all([acceptance(account, 8), acceptance(account, 8), acceptance(account, 9)], NOW)
+    assert [one.duplicate for one in both if not isinstance(one, Exception)] == [False, True, False]
+    view = store.view(store.folder(account.id, "INBOX").id)
+    assert [store.read_blob(blob) for blob in view.blobs] == [message(7), message(1), message(8), message(9)]
+    assert list(view.uids) == [1, 2, 3, 4]

@@ -21,6 +21,8 @@ from mailstore import (
     StoreUnavailable,
     email_id,
 )
+from mailstore.blobs import SMALL
+from mailstore.caches import Room
 from mailstore.threads import links
 from tests.mailstore.helpers import LATER, NOW, acceptance, blob_files, make_account, message, sql
 
@@ -88,12 +90,35 @@ def test_an_upload_is_bounded_and_leaves_no_trace(store: Store, account: Account
     refused = [store.upload(1000) for _ in range(2)]
     with pytest.raises(NoSuchFolder):
         store.append_messages(account.id, "None", [NewMessage(one, frozenset(), NOW) for one in refused], NOW)
+    store.sweep(NOW)
+    assert not list((place / "blobs" / "journal").glob("*")), "housekeeping leaves no journal"
     refused = [store.upload(1000) for _ in range(2)]
     with pytest.raises(StoreError):
         flags = (frozenset[str](), frozenset({"\\Bad"}))
         new_ones = [NewMessage(one, those, NOW) for one, those in zip(refused, flags, strict=True)]
         store.append_messages(account.id, "INBOX", new_ones, NOW)
     assert len(blob_files(place)) == 2
+
+
+def test_a_large_upload_or_one_too_many_goes_to_the_disk_as_it_comes(
+    store: Store, account: Account, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.upload(1_000_000) as large:
+        large.write(bytes(SMALL - 10))
+        assert large.stays_in_memory(10) and not large.stays_in_memory(11)
+        assert blob_files(place) == []
+        large.write(b"x" * 20)
+        assert large.on_disk and len(blob_files(place)) == 1
+    assert blob_files(place) == []
+    monkeypatch.setattr(store, "_room", Room(len(message(0))))
+    uploads = [store.upload(1000) for _ in range(3)]
+    for number, one in enumerate(uploads):
+        one.write(message(number))
+    assert [one.on_disk for one in uploads] == [False, True, True]
+    store.append_messages(account.id, "INBOX", [NewMessage(one, frozenset(), NOW) for one in uploads], NOW)
+    view = store.view(store.folder(account.id, "INBOX").id)
+    assert [store.read_blob(blob) for blob in view.blobs] == [message(number) for number in range(3)]
+    assert store._room.take(len(message(0))), "everything was given back"
 
 
 def test_contents_are_kept_once_in_a_mailbox(store: Store, account: Account, place: Path) -> None:

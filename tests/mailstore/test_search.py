@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mailstore import Account, SearchPart, SearchStopped, Store
-from mailstore.searchtext import Query, excludes, search_text, signature
+from mailstore.searchtext import Query, search_text, signature
+from mailstore.signatures import Signatures
 from tests.mailstore.helpers import NOW, blob_files, message, open_store
 
 WORDS = st.text(alphabet=string.ascii_letters + "éÉàçœŒßİ -'", max_size=40)
@@ -106,12 +107,40 @@ def test_a_signature_excludes_no_text_that_matches(
     subject: str, body: str, start: int, length: int, other: str
 ) -> None:
     text = search_text(letter(subject, body))
-    kept = signature(text)
+    kept = Signatures(10**6)
+    kept.put([("text", signature(text)), ("abc", signature("abc"))])
     for needle in (body[start : start + length], other, subject):
         query = Query.of(SearchPart.TEXT, needle)
         if query.found_in(text):
-            assert not excludes(kept, query.probes())
-    assert excludes(signature("abc"), Query.of(SearchPart.TEXT, "xyz").probes())
+            assert "text" in kept.possible([], query.probes())
+    assert "abc" not in kept.possible(["abc"], Query.of(SearchPart.TEXT, "xyz").probes())
+
+
+@given(st.lists(WORDS, min_size=1, max_size=300), WORDS)
+def test_signatures_together_answer_as_one_by_one(texts: list[str], needle: str) -> None:
+    probes = Query.of(SearchPart.TEXT, needle).probes()
+    if not any(probes.values()):
+        return
+    together = Signatures(10**9)
+    together.put((str(number), signature(text)) for number, text in enumerate(texts))
+    alone = set()
+    for number, text in enumerate(texts):
+        one = Signatures(10**9)
+        one.put([(str(number), signature(text))])
+        alone |= one.possible([], probes)
+    assert together.possible([], probes) == alone
+    assert {str(number) for number, text in enumerate(texts) if needle.casefold() in text} <= alone
+
+
+def test_signatures_that_found_no_room_exclude_nothing() -> None:
+    """A bounded memory must never hide a message."""
+    kept = Signatures(3 * 2**20)
+    names = [str(number) for number in range(20_000)]
+    kept.put((name, signature(f"letter {name}")) for name in names)
+    gone = kept.missing(names)
+    assert 0 < len(gone) < len(names) and gone[0] == "0"
+    probes = Query.of(SearchPart.TEXT, "zzyzx").probes()
+    assert set(gone) <= kept.possible(names, probes)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from caducee.mailboxes import NewMailbox, add_mailbox
-from caducee.settings import OperatorSection
+from caducee.sections import OperatorSection
 from directory import Directory, Entry, Slapd
 from mailstore import Account, MailboxKind, Store
 from proxy import EncryptPolicy, Protector, ProxyPolicy, SignPolicy, Tokens
@@ -74,14 +75,25 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
+@dataclass
+class Town:
+    """What is made once for all tests: the authority's keys, a store with its mailboxes, the directory that publishes them."""
+
+    folder: Path
+    slapd: Slapd
+    keys: dict[str, dict[str, Issued]]
+    now: datetime
+
+
+@pytest.fixture(scope="session")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    folder = tmp_path_factory.mktemp("town")
     now = datetime.now(UTC)
-    authority = PracticeAuthority.create(tmp_path / "pki", at=now - timedelta(days=1))
+    authority = PracticeAuthority.create(folder / "pki", at=now - timedelta(days=1))
     operator = OperatorSection(
         hostname="mss.chu.fr", domains=(OURS,), organisation="CHU", structure_id="1990000010", department="Rhône (69)"
     )
-    store = Store.create(f"sqlite:///{tmp_path / 'mail.db'}", tmp_path / "blobs", bytes(32))
+    store = Store.create(f"sqlite:///{folder / 'mail.db'}", folder / "blobs", bytes(32))
     entries: list[Entry] = []
     keys: dict[str, dict[str, Issued]] = {}
     for mailbox, custody in (
@@ -94,11 +106,26 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
             store, mailbox, operator, at=now - timedelta(hours=1), authority=authority, custody=custody
         )
         entries.append(entry)
-    slapd = Slapd(tmp_path / "ldap", ldap_port=_free_port())
+    store.close()
+    slapd = Slapd(folder / "ldap", ldap_port=_free_port())
     slapd.initialise(entries, "a long enough password")
     slapd.start()
-    directory = Directory(slapd.url)
-    yield Desk(store, slapd, directory, authority, keys, now)
-    directory.close()
+    yield Town(folder, slapd, keys, now)
     slapd.stop()
+
+
+@pytest.fixture
+def desk(town: Town, tmp_path: Path) -> Iterator[Desk]:
+    """A copy of its own of the authority and the store; the directory, which no test writes to, is shared."""
+    for name in ("pki", "blobs"):
+        shutil.copytree(town.folder / name, tmp_path / name)
+    for file in town.folder.glob("mail.db*"):
+        shutil.copy(file, tmp_path)
+    authority = PracticeAuthority.open(tmp_path / "pki")
+    store = Store.open(f"sqlite:///{tmp_path / 'mail.db'}", tmp_path / "blobs", bytes(32))
+    directory = Directory(town.slapd.url)
+    yield Desk(store, town.slapd, directory, authority, {name: dict(of) for name, of in town.keys.items()}, town.now)
+    directory.close()
     store.close()
+    if town.slapd.pid is None:  # a test about its absence
+        town.slapd.start()

@@ -33,7 +33,7 @@ from proxy.tokens import Reference, TokenProcesses
 from smime.errors import KeyUnavailable
 from tests.proxy.conftest import ALICE, CLAIRE, GATEWAY, OURS, Desk
 from tests.proxy.test_protection import good, letter, octets, open_as
-from trustspace import Issued, pem
+from trustspace import Issued, PracticeAuthority, pem
 
 SOFTHSM = Path("/usr/lib/softhsm/libsofthsm2.so")
 PIN = "246810"
@@ -48,8 +48,12 @@ def chain_for(
 
 
 def certify(desk: Desk, request: bytes, template: x509.Certificate) -> bytes:
+    return certify_by(desk.authority, request, template)
+
+
+def certify_by(practice: PracticeAuthority, request: bytes, template: x509.Certificate) -> bytes:
     """What the authority does with a request: the template's names and uses for the request's key."""
-    authority = next(one for one in desk.authority._authorities.values() if one.certificate.subject == template.issuer)
+    authority = next(one for one in practice._authorities.values() if one.certificate.subject == template.issuer)
     asked = x509.load_pem_x509_csr(request)
     assert asked.is_signature_valid
     builder = (
@@ -149,6 +153,7 @@ def test_no_opening_key_is_taken_from_who_keeps_theirs(desk: Desk) -> None:
         chain.generate(ALICE, "both", SUBJECT, at=desk.now, by=BY)
 
 
+@pytest.mark.slow
 def test_destruction_takes_two_custodians_with_their_passphrases(desk: Desk) -> None:
     chain = chain_for(desk)
     for name in ("Anne", "Bruno"):
@@ -195,6 +200,7 @@ def tokens(token: str) -> Iterator[TokenProcesses]:
     processes.close()
 
 
+@pytest.mark.slow
 def test_a_key_made_in_a_token_signs_and_opens_for_its_mailbox(desk: Desk, tokens: TokenProcesses) -> None:
     chain = chain_for(desk, tokens=tokens)
     template = desk.keys[GATEWAY]["smime"].certificate
@@ -219,6 +225,7 @@ def test_a_key_made_in_a_token_signs_and_opens_for_its_mailbox(desk: Desk, token
     assert b"PRIVATE" not in reference and len(reference) < 200
 
 
+@pytest.mark.slow
 def test_a_key_that_is_there_already_is_tried_before_it_is_taken(desk: Desk, tokens: TokenProcesses) -> None:
     chain = chain_for(desk, tokens=tokens)
     tokens.generate_rsa(Reference("mss", "autre"), 2048)
@@ -229,6 +236,7 @@ def test_a_key_that_is_there_already_is_tried_before_it_is_taken(desk: Desk, tok
         chain.attach(GATEWAY, "smime", Reference("mss", "absente"), certificate, at=desk.now, by=BY)
 
 
+@pytest.mark.slow
 def test_without_its_token_a_key_defers_the_message(
     desk: Desk, tokens: TokenProcesses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,9 +250,9 @@ def test_without_its_token_a_key_defers_the_message(
     assert getattr(answer, "enhanced", "") == "4.7.5"
 
 
-def trial(tokens: TokenProcesses) -> tuple[smime.Signer, x509.Certificate]:
+def trial(tokens: TokenProcesses, label: str = "essai") -> tuple[smime.Signer, x509.Certificate]:
     """A key in the token with a certificate of ours round its public part."""
-    reference = Reference("mss", "essai")
+    reference = Reference("mss", label)
     public = load_der_public_key(tokens.generate_rsa(reference, 2048))
     assert isinstance(public, rsa.RSAPublicKey)
     issuer = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -254,12 +262,12 @@ def trial(tokens: TokenProcesses) -> tuple[smime.Signer, x509.Certificate]:
     return tokens.signer(reference.to_bytes(), (certificate,)), certificate
 
 
-def test_many_threads_on_one_token(token: str, request: pytest.FixtureRequest) -> None:
-    """Some seconds by default; `--token-minutes 10` for the long run."""
-    minutes = float(request.config.getoption("--token-minutes"))
+@pytest.mark.slow
+def test_many_threads_on_one_token(token: str) -> None:
+    """For two seconds; `bench/tokens.py --minutes 10` is the long run."""
     tokens = TokenProcesses(os.fspath(SOFTHSM), PIN, workers=2)
     signer, certificate = trial(tokens)
-    deadline = time.monotonic() + (minutes * 60 or 2.0)
+    deadline = time.monotonic() + 2.0
     raw = b"From: a@b.fr\r\nContent-Type: text/plain\r\n\r\nx\r\n"
 
     def work(_: int) -> int:
@@ -276,28 +284,51 @@ def test_many_threads_on_one_token(token: str, request: pytest.FixtureRequest) -
     tokens.close()
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_or_hangs_is_replaced(token: str) -> None:
-    tokens = TokenProcesses(os.fspath(SOFTHSM), PIN, seconds=3.0)
+    tokens = TokenProcesses(os.fspath(SOFTHSM), PIN)
     signer, _ = trial(tokens)
     digest = bytes(32)
     first = signer.sign(digest, smime.Mechanism.RSA_PKCS1_SHA256)
-    process = tokens._workers[0]._process
-    assert process is not None
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process = tokens._workers[0].process
+    running = process._running
+    assert running is not None
+    running.process.kill()
+    running.process.wait()
     assert signer.sign(digest, smime.Mechanism.RSA_PKCS1_SHA256) == first
-    process = tokens._workers[0]._process
-    assert process is not None
-    process.send_signal(signal.SIGSTOP)
+    process.seconds = 1.0
+    os.kill(process.pid, signal.SIGSTOP)
     begin = time.monotonic()
-    with pytest.raises(KeyUnavailable):
-        signer.sign(digest, smime.Mechanism.RSA_PKCS1_SHA256)
-    assert time.monotonic() - begin < 10
+
+    def refused(_: int) -> None:
+        with pytest.raises(KeyUnavailable):
+            signer.sign(digest, smime.Mechanism.RSA_PKCS1_SHA256)
+
+    with ThreadPoolExecutor(4) as pool:  # who waited behind the one that hangs is told with it
+        list(pool.map(refused, range(4)))
+    assert time.monotonic() - begin < 5
+    process.seconds = 20.0
     assert signer.sign(digest, smime.Mechanism.RSA_PKCS1_SHA256) == first
     tokens.close()
     assert threading.active_count() < 50
 
 
+@pytest.mark.slow
+def test_a_key_is_opened_again_in_another_process_and_when_forgotten(tokens: TokenProcesses) -> None:
+    """Numbers of keys belong to one process: in the next one they are other keys'."""
+    signers = [trial(tokens, label)[0] for label in ("un", "deux")]
+    digest, mechanism = bytes(32), smime.Mechanism.RSA_PKCS1_SHA256
+    expected = [signer.sign(digest, mechanism) for signer in signers]
+    assert expected[0] != expected[1]
+    tokens.close()
+    assert [signer.sign(digest, mechanism) for signer in reversed(signers)] == expected[::-1]
+    numbers = tokens._workers[0]._numbers
+    for key in numbers:
+        numbers[key] = b"\0\0\xff\xff"  # as if the process had opened so many others meanwhile
+    assert [signer.sign(digest, mechanism) for signer in signers] == expected
+
+
+@pytest.mark.slow
 def test_a_refused_pin_is_not_tried_again_and_never_shown(token: str, capfd: pytest.CaptureFixture[str]) -> None:
     tokens = TokenProcesses(os.fspath(SOFTHSM), "000000")
     for _ in range(5):

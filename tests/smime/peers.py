@@ -6,6 +6,7 @@ What a program says of itself decides: `Refused` when it ends with an error. All
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -24,12 +25,29 @@ from tests.smime.certificates import Holder
 PRINT = hashes.SHA1()  # noqa: S303 - how gpgsm names certificates, and what old PKCS#12 readers know
 
 
+_SAID = re.compile(
+    r"no default digest|invalid digest|operation not supported for this keytype|no matching recipient|SEC_ERROR_\w+"
+    r"|Wrong key usage|DSA requires the hash length to be a multiple of 8 bits|Buffer too short|No secret key"
+    r"|Public key signature verification has failed|Unsupported algorithm"
+)
+
+
 class Refused(Exception):
     """The other program ended with an error."""
+
+    @property
+    def reason(self) -> str:
+        """What it said, as far as it says the same each time."""
+        found = _SAID.search(str(self))
+        return f"« {found[0]} »" if found else "refuse sans dire pourquoi / refuses without a word"
 
 
 class Unable(Exception):
     """The other program has no way to be asked for this."""
+
+    @property
+    def reason(self) -> str:
+        return str(self)
 
 
 def run(*command: str | Path, data: bytes = b"") -> bytes:
@@ -123,7 +141,8 @@ class OpenSsl:
             options += ["-recip", self._folder / f"{name}.pem"]
             if oaep:
                 options += ["-keyopt", "rsa_padding_mode:oaep", "-keyopt", "rsa_oaep_md:sha256"]
-        name = f"-aes-{cipher.key_length * 8}-{cipher.value[-3:]}"
+        is_aes = cipher is not smime.ContentCipher.TRIPLE_DES
+        name = f"-aes-{cipher.key_length * 8}-{cipher.value[-3:]}" if is_aes else "-des3"
         return run("openssl", "cms", "-encrypt", "-binary", "-outform", "DER", name, *options, data=content)
 
 
@@ -196,22 +215,30 @@ class Gpgsm:
             assert (self._folder / "out").read_bytes() == content
 
     def sign(self, who: str, mechanism: Mechanism, content: bytes, *, detached: bool) -> bytes:
-        if who != "rsa" or mechanism.family == "pss":
-            raise Unable
+        if who != "rsa":
+            raise Unable(
+                "son import de clés s'arrête sur les courbes elliptiques / its key import crashes on elliptic curves"
+            )
+        if mechanism.family == "pss":
+            raise Unable("pas d'option pour PSS / no option for PSS")
         kind = ["--detach-sign"] if detached else []
         digest = ["--digest-algo", mechanism.digest.upper()]
         return self._gpgsm("-u", self._prints[who], *digest, "--sign", *kind, self._file("content", content))
 
     def decrypt(self, who: str, cms: bytes) -> bytes:
         if who != "rsa":
-            raise Unable
+            raise Unable(
+                "son import de clés s'arrête sur les courbes elliptiques / its key import crashes on elliptic curves"
+            )
         return self._gpgsm("--decrypt", self._file("envelope", cms))
 
     def encrypt(self, who: Sequence[str], cipher: smime.ContentCipher, content: bytes, *, oaep: bool) -> bytes:
         if oaep or cipher.authenticated:
-            raise Unable
+            raise Unable(
+                "pas d'option pour OAEP / no option for OAEP" if oaep else "pas d'option pour GCM / no option for GCM"
+            )
         recipients = [item for name in who for item in ("-r", self._prints[name])]
-        name = "AES" if cipher.key_length == 16 else "AES256"
+        name = {"aes128-cbc": "AES", "aes192-cbc": "AES192", "3des-cbc": "3DES"}.get(cipher.value, "AES256")
         return self._gpgsm(*recipients, "--cipher-algo", name, "--encrypt", self._file("content", content))
 
 
@@ -250,8 +277,10 @@ class Nss:
             raise Refused(shown[-300:].decode("utf-8", "replace"))
 
     def sign(self, who: str, mechanism: Mechanism, content: bytes, *, detached: bool) -> bytes:
-        if who not in self._held or mechanism.family == "pss":
-            raise Unable
+        if who not in self._held:
+            raise Unable("son import de clés refuse Ed25519 et X25519 / its key import refuses Ed25519 and X25519")
+        if mechanism.family == "pss":
+            raise Unable("pas d'option pour PSS / no option for PSS")
         out = self._folder / "signed"
         out.unlink(missing_ok=True)
         attached = ["-T"] if detached else []
@@ -263,15 +292,17 @@ class Nss:
 
     def decrypt(self, who: str, cms: bytes) -> bytes:
         if who not in self._held:
-            raise Unable
+            raise Unable("son import de clés refuse Ed25519 et X25519 / its key import refuses Ed25519 and X25519")
         out = self._folder / "clear"
         out.unlink(missing_ok=True)
         run("cmsutil", "-D", "-d", self._db, "-i", self._file("envelope", cms), "-o", out)
         return out.read_bytes()
 
     def encrypt(self, who: Sequence[str], cipher: smime.ContentCipher, content: bytes, *, oaep: bool) -> bytes:
-        if oaep or cipher is not smime.ContentCipher.AES256_CBC or not set(who) <= self._held:
-            raise Unable  # it chooses its cipher itself
+        if oaep or cipher is not smime.ContentCipher.AES256_CBC:
+            raise Unable("choisit lui-même chiffre et transport / chooses cipher and transport itself")
+        if not set(who) <= self._held:
+            raise Unable("son import de clés refuse Ed25519 et X25519 / its key import refuses Ed25519 and X25519")
         out = self._folder / "envelope.out"
         out.unlink(missing_ok=True)
         recipients = ",".join(f"{name}@test.mssante.fr" for name in who)
@@ -279,7 +310,60 @@ class Nss:
         return out.read_bytes()
 
 
-PROGRAMS = {"openssl": OpenSsl, "gpgsm": Gpgsm, "cmsutil": Nss}
+class GnuTls:
+    """GnuTLS `certtool`: signatures only, Ed25519 among them."""
+
+    name = "GnuTLS certtool"
+
+    def __init__(self, folder: Path, holders: dict[str, Holder]) -> None:
+        self._folder = folder
+        folder.mkdir()
+        for name, holder in holders.items():
+            (folder / f"{name}.pem").write_bytes(holder.certificate.public_bytes(Encoding.PEM))
+            (folder / f"{name}.key").write_bytes(holder.key_pem())
+        (folder / "ca.pem").write_bytes(make.authority().certificate.public_bytes(Encoding.PEM))
+
+    def _file(self, name: str, data: bytes) -> Path:
+        path = self._folder / name
+        path.write_bytes(data)
+        return path
+
+    def verify(self, cms: bytes, content: bytes, *, detached: bool) -> None:
+        command: list[str | Path] = [
+            "certtool",
+            "--p7-verify",
+            "--inder",
+            "--load-ca-certificate",
+            self._folder / "ca.pem",
+        ]
+        more: list[str | Path] = ["--load-data", self._file("content", content)] if detached else []
+        run(*command, *more, "--infile", self._file("signature", cms))
+
+    def sign(self, who: str, mechanism: Mechanism, content: bytes, *, detached: bool) -> bytes:
+        key: list[str | Path] = [
+            "--load-certificate",
+            self._folder / f"{who}.pem",
+            "--load-privkey",
+            self._folder / f"{who}.key",
+        ]
+        pss = ["--sign-params=rsa-pss"] if mechanism.family == "pss" else []
+        kind = "--p7-detached-sign" if detached else "--p7-sign"
+        out = self._folder / "signed"
+        out.unlink(missing_ok=True)
+        run(
+            *("certtool", kind, "--p7-time", "--outder", f"--hash={mechanism.digest.upper()}", *pss, *key),
+            *("--infile", self._file("content", content), "--outfile", out),
+        )
+        return out.read_bytes()
+
+    def decrypt(self, who: str, cms: bytes) -> bytes:
+        raise Unable("signatures seulement / signatures only")
+
+    def encrypt(self, who: Sequence[str], cipher: smime.ContentCipher, content: bytes, *, oaep: bool) -> bytes:
+        raise Unable("signatures seulement / signatures only")
+
+
+PROGRAMS = {"openssl": OpenSsl, "gpgsm": Gpgsm, "cmsutil": Nss, "certtool": GnuTls}
 
 
 def missing() -> list[str]:

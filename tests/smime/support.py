@@ -51,7 +51,7 @@ def write_enveloped(recipients: Sequence[tuple[bytes, bytes, str | None]], *, iv
     """DER of an AES-256-CBC envelope with these (certificate, encrypted key, OAEP hash)."""
     infos = [enveloped_codec.transport_info(*one) for one in recipients]
     before, _ = enveloped_codec.write_enveloped(infos, cipher=ContentCipher.AES256_CBC, iv=iv, size=len(ciphertext))
-    return b"".join([*before, ciphertext])
+    return b"".join([before, ciphertext])
 
 
 def signer_info(certificate: bytes, digest: str, mechanism: Mechanism, attributes: bytes, signature: bytes) -> bytes:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import mime
 import smime
 from smime import asn1, ber, der, enveloped_codec, signed_codec
+from smime.attributes import write as signed_attributes
 from smime.verdict import Reason, Verdict
 from tests.smime.certificates import AT, path, rsa_holder
 from tests.smime.support import verify_cms, write_enveloped, write_signed
@@ -107,7 +108,7 @@ def test_too_many_of_anything() -> None:
     )
     with pytest.raises(smime.MalformedCms):
         enveloped_codec.read_enveloped(many)
-    attributes = signed_codec.signed_attributes(bytes(32), der, bytes(32), AT)
+    attributes = signed_attributes(bytes(32), der, bytes(32), AT)
     crowd = write_signed(
         certificates=[der] * 65,
         attributes=attributes,
@@ -152,10 +153,10 @@ def signed_data(*fields: bytes) -> bytes:
 def test_content_in_very_many_pieces_is_joined_in_linear_time() -> None:
     pieces = indefinite(0x24, indefinite(0x24, der.octets(b"first")), *[der.octets(b"x" * 25)] * 200_000)
     content = der.sequence(DATA_OID, indefinite(0xA0, pieces))
-    began = time.monotonic()
+    began = time.process_time()
     record = signed_codec.read_signed(signed_data(der.set_of(SHA256), content, der.set_of()))
     assert record.content is not None and b"".join(record.content) == b"first" + b"x" * 5_000_000
-    assert time.monotonic() - began < 5  # 25 s and more when every piece copied all before it
+    assert time.process_time() - began < 15  # under one here; 25 and more when every piece copied all before it
 
 
 def test_a_piece_of_another_type_is_refused() -> None:

@@ -42,6 +42,11 @@ ENVELOPED: list[tuple[str, tuple[str, ...], smime.ContentCipher, bool]] = [
         for cipher in (CBC, GCM)
     ),
     ("aes256-cbc, X25519", ("x25519",), CBC, False),
+    *(
+        (f"{cipher.value}, RSA PKCS#1 v1.5", ("rsa",), cipher, False)
+        for cipher in smime.ContentCipher
+        if cipher not in smime.EncryptionPolicy().ciphers
+    ),
     ("aes256-cbc, RSA and P-256 together", ("rsa", "p256"), CBC, False),
 ]
 
@@ -62,29 +67,40 @@ def programs(holders: dict[str, Holder], tmp_path_factory: pytest.TempPathFactor
     found: list[Peer] = [peers.OpenSsl(folder / "o", holders)]
     gpgsm = Gpgsm(folder / "g", holders)
     try:
-        found += [gpgsm, peers.Nss(folder / "n", holders)]
+        found += [gpgsm, peers.Nss(folder / "n", holders), peers.GnuTls(folder / "t", holders)]
         yield found
     finally:
         gpgsm.stop()
 
 
-def attempt(work: Callable[[], None]) -> str:
-    """`oui` when it went well; `-` when the other program refuses or cannot be asked. Our own failures are raised."""
-    try:
-        work()
-    except (Refused, Unable):
-        return "-"
-    return "oui"
+class Legend:
+    """Why a cell is not `oui`, numbered in the order of appearance."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def attempt(self, peer: Peer, work: Callable[[], None]) -> str:
+        """`oui` when it went well; the number of the reason when the other program refuses or cannot be asked. Our own
+        failures are raised."""
+        try:
+            work()
+        except (Refused, Unable) as error:
+            number = self._numbers.setdefault(f"{peer.name}: {error.reason}", len(self._numbers) + 1)
+            return f"- ({number})"
+        return "oui"
+
+    def text(self) -> str:
+        return "".join(f"{number}. {reason}\n" for reason, number in self._numbers.items())
 
 
-def they_verify(peer: Peer, holder: Holder, mechanism: Mechanism, detached: bool) -> str:
+def they_verify(legend: Legend, peer: Peer, holder: Holder, mechanism: Mechanism, detached: bool) -> str:
     from datetime import UTC, datetime
 
     segments, _ = signed.sign(CONTENT, (holder.signer, mechanism), at=datetime.now(UTC), detached=detached)
-    return attempt(lambda: peer.verify(b"".join(segments), CONTENT, detached=detached))
+    return legend.attempt(peer, lambda: peer.verify(b"".join(segments), CONTENT, detached=detached))
 
 
-def we_verify(peer: Peer, who: str, mechanism: Mechanism, detached: bool) -> str:
+def we_verify(legend: Legend, peer: Peer, who: str, mechanism: Mechanism, detached: bool) -> str:
     def work() -> None:
         from datetime import UTC, datetime
 
@@ -98,12 +114,19 @@ def we_verify(peer: Peer, who: str, mechanism: Mechanism, detached: bool) -> str
             (wrong,) = judge.verify(cms, bytes(changed), judging)
             assert wrong.verdict is Verdict.INVALID
 
-    return attempt(work)
+    return legend.attempt(peer, work)
 
 
 def they_decrypt(
-    peer: Peer, holders: dict[str, Holder], who: tuple[str, ...], cipher: smime.ContentCipher, oaep: bool
+    legend: Legend,
+    peer: Peer,
+    holders: dict[str, Holder],
+    who: tuple[str, ...],
+    cipher: smime.ContentCipher,
+    oaep: bool,
 ) -> str:
+    if cipher not in smime.EncryptionPolicy().ciphers:
+        return "jamais écrit / never written"
     transport = smime.Transport.OAEP_SHA256 if oaep else None
     plan = choose([holders[name].certificate for name in who], cipher=cipher, transport=transport)
     cms = enveloped.encrypt(CONTENT, plan)
@@ -112,11 +135,16 @@ def they_decrypt(
         for name in who:
             assert peer.decrypt(name, cms) == CONTENT
 
-    return attempt(work)
+    return legend.attempt(peer, work)
 
 
 def we_decrypt(
-    peer: Peer, holders: dict[str, Holder], who: tuple[str, ...], cipher: smime.ContentCipher, oaep: bool
+    legend: Legend,
+    peer: Peer,
+    holders: dict[str, Holder],
+    who: tuple[str, ...],
+    cipher: smime.ContentCipher,
+    oaep: bool,
 ) -> str:
     def work() -> None:
         cms = peer.encrypt(who, cipher, CONTENT, oaep=oaep)
@@ -124,7 +152,7 @@ def we_decrypt(
             opened = enveloped.decrypt(cms, [holders[name].decryptor], policy=smime.ReadingPolicy(triple_des=True))
             assert opened.content == CONTENT
 
-    return attempt(work)
+    return legend.attempt(peer, work)
 
 
 def table(title: str, rows: list[tuple[str, list[str]]], names: list[str]) -> str:
@@ -136,25 +164,24 @@ def table(title: str, rows: list[tuple[str, list[str]]], names: list[str]) -> st
 
 @pytest.mark.slow
 def test_round_trips_and_their_table(programs: list[Peer], holders: dict[str, Holder]) -> None:
-    signatures = []
+    legend, signatures = Legend(), []
     for label, mechanism, detached in SIGNED:
         who = holder_name(mechanism)
         cells: list[str] = []
         for peer in programs:
-            cells.append(they_verify(peer, holders[who], mechanism, detached))
-            cells.append(we_verify(peer, who, mechanism, detached))
+            cells.append(they_verify(legend, peer, holders[who], mechanism, detached))
+            cells.append(we_verify(legend, peer, who, mechanism, detached))
         signatures.append((label, cells))
     envelopes = []
     for label, recipients, cipher, oaep in ENVELOPED:
         cells = []
         for peer in programs:
-            cells.append(they_decrypt(peer, holders, recipients, cipher, oaep))
-            cells.append(we_decrypt(peer, holders, recipients, cipher, oaep))
+            cells.append(they_decrypt(legend, peer, holders, recipients, cipher, oaep))
+            cells.append(we_decrypt(legend, peer, holders, recipients, cipher, oaep))
         envelopes.append((label, cells))
     names = [peer.name for peer in programs]
-    text = (
-        HEAD + table("Signature", signatures, names) + "\n\n" + table("Enveloppe / envelope", envelopes, names) + "\n"
-    )
+    tables = table("Signature", signatures, names) + "\n\n" + table("Enveloppe / envelope", envelopes, names)
+    text = HEAD + tables + "\n\n" + LEGEND + legend.text()
     if os.environ.get("CADUCEE_UPDATE_DOCS"):
         DOCUMENT.write_text(text, "utf-8")
     assert DOCUMENT.read_text("utf-8") == text, "docs/smime-interop.md is stale: run with CADUCEE_UPDATE_DOCS=1"
@@ -163,16 +190,17 @@ def test_round_trips_and_their_table(programs: list[Peer], holders: dict[str, Ho
 HEAD = """# S/MIME : aller et retour avec d'autres programmes / round trips with other programs
 
 Tableau écrit par `tests/smime/test_interop.py`, qui échoue s'il n'est plus vrai. « lit » : l'autre programme vérifie ou ouvre
-ce que Caducée écrit ; « écrit » : Caducée vérifie ou ouvre ce que l'autre écrit. `-` : l'autre programme ne sait pas le faire,
-ou n'a pas d'option pour le demander. Vu avec OpenSSL 3.0, gpgsm 2.2 et NSS 3.87 (Debian 12).
+ce que Caducée écrit ; « écrit » : Caducée vérifie ou ouvre ce que l'autre écrit. `- (n)` : l'autre programme ne sait pas le
+faire, raison n plus bas. Vu avec OpenSSL 3.0, gpgsm 2.2, NSS 3.87 et GnuTLS 3.7 (Debian 12).
 
 Table written by `tests/smime/test_interop.py`, which fails when it is no longer true. "reads": the other program verifies or
-opens what Caducée writes; "writes": Caducée verifies or opens what the other writes. `-`: the other program cannot, or has no
-option for it.
+opens what Caducée writes; "writes": Caducée verifies or opens what the other writes. `- (n)`: the other program cannot, for
+reason n below.
 
-What the other programs cannot do, in their own words: OpenSSL 3.0 "no default digest" for Ed25519, and no X25519 in CMS; gpgsm
-2.2 crashes when it imports elliptic curve keys (only their signatures are shown to it) and gives "DSA requires the hash length
-to be a multiple of 8 bits" for P-521; NSS 3.87 refuses every ECDH envelope, those of OpenSSL too, and chooses its cipher itself.
-Ed25519 and X25519 have no second program here: they are checked against the vectors of `tests/smime/test_vectors.py`.
+X25519 : aucun de ces programmes ne le connaît dans CMS ; voir `tests/smime/test_vectors.py`. X25519: none of these programs
+knows it in CMS; see `tests/smime/test_vectors.py`.
+
+"""
+LEGEND = """Ce que l'autre programme dit ou ne peut pas / What the other program says, or cannot do:
 
 """

@@ -16,6 +16,7 @@ import mime
 import smime
 from smime import der, judge, signed_codec
 from smime.algorithms import HASHES, Mechanism, digest_identifier
+from smime.attributes import write as signed_attributes
 from smime.verdict import Finding, Findings, Judging, Note, Reason, Verdict
 from tests.smime import certificates as make
 from tests.smime.certificates import AT, path
@@ -34,7 +35,7 @@ def judged(cms: bytes, content: bytes = CONTENT, **options: object) -> smime.Ver
 
 def attributes_of(digest: str = "sha256") -> bytes:
     value = hashlib.new(digest, CONTENT, usedforsecurity=False).digest()
-    return signed_codec.signed_attributes(value, OWN, hashlib.sha256(OWN).digest(), AT)
+    return signed_attributes(value, OWN, hashlib.sha256(OWN).digest(), AT)
 
 
 def sign_bytes(data: bytes, digest: str = "sha256", key: object = HOLDER.key) -> bytes:
@@ -201,7 +202,7 @@ def test_a_wrong_micalg_is_noted_and_changes_nothing(micalg: str, notes: tuple[N
 def weak_message(holder: make.Holder, digest: str) -> bytes:
     own = holder.certificate.public_bytes(Encoding.DER)
     value = hashlib.new(digest, CONTENT, usedforsecurity=False).digest()
-    attributes = signed_codec.signed_attributes(value, own, hashlib.sha256(own).digest(), AT)
+    attributes = signed_attributes(value, own, hashlib.sha256(own).digest(), AT)
     signature = sign_bytes(attributes, digest, holder.key)
     info = signer_info(own, digest, Mechanism.RSA_PKCS1_SHA256, attributes, signature)
     return b"".join(signed_codec.write_signed(certificates=[own], digests=[digest], signers=[info]))

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 import mime
 import smime
-from smime import signed_codec
 from smime.algorithms import Mechanism
+from smime.attributes import write as signed_attributes
 from smime.verdict import Reason, Verdict
 from tests.mime.test_tree import PIECES
 from tests.smime import certificates as make
@@ -192,9 +192,7 @@ def rewrite(
     """A SignedData by the RSA holder with one thing changed, correctly signed otherwise."""
     holder = make.rsa_holder()
     own = holder.certificate.public_bytes(Encoding.DER)
-    attributes = signed_codec.signed_attributes(
-        hashlib.sha256(CONTENT).digest(), own, ess or hashlib.sha256(own).digest(), AT
-    )
+    attributes = signed_attributes(hashlib.sha256(CONTENT).digest(), own, ess or hashlib.sha256(own).digest(), AT)
     signer = holder.signer
     return write_signed(
         certificates=certificates or [own],

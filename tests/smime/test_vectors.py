@@ -142,7 +142,7 @@ def test_the_hkdf_form_of_rfc_8418_is_read() -> None:
     cipher = smime.ContentCipher.AES128_GCM
     sealed = AESGCM(b"k" * 16).encrypt(bytes(12), CONTENT, None)
     before, _ = write_enveloped([info], cipher=cipher, iv=bytes(12), size=len(CONTENT))
-    cms = b"".join([*before, sealed[:-16], enveloped_codec.mac_element(sealed[-16:])])
+    cms = b"".join([before, sealed[:-16], enveloped_codec.mac_element(sealed[-16:])])
     assert enveloped.decrypt(cms, [recipient.decryptor]).content == CONTENT
     record = enveloped_codec.read_enveloped(cms).recipients[0]
     assert isinstance(record, AgreementRecord) and record.derivation.hkdf

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tracemalloc
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 from smtp import Kind, Limits, Listen, SmtpServers, proxyline
 from smtp.gate import PeerLimits
 from smtp.handshake import DecidingContext
-from smtp.machine import ALL_LOGINS, Machine, Profile, Step
+from smtp.machine import Machine, Profile, Step
 from smtp.replies import SmtpRefusal
+from smtp.sasl import MECHANISMS
 from tests.smtp.test_extensions import ALICE, BOB, OPEN, submitting
 from tests.smtp.test_reception import _greeted
 from tests.smtp.transcript import Dialogue, client_tls
@@ -35,12 +37,53 @@ async def test_99_mib_without_a_line_end_stay_out_of_memory(world: World) -> Non
     assert peak < 16 * (1 << 20)
 
 
-async def test_a_flood_of_recipients_is_cut(world: World) -> None:
+async def test_100_000_recipients_are_cut(world: World) -> None:
+    """Pipelined at once: a hundred are taken, a few refusals follow, then the connection is over."""
+    flood = b"".join(b"RCPT TO:<x%d@b.mssante.fr>\r\n" % number for number in range(100_000))
     async with submitting(world) as dialogue:
         await dialogue.play(f"C: MAIL FROM:<{ALICE}>\nS: 250")
-        for number in range(100):
-            await dialogue.play(f"C: RCPT TO:<x{number}@b.mssante.fr>\nS: 250")
-        await dialogue.play("C: RCPT TO:<y@b.mssante.fr>\nS: 452 4.5.3\nC: RCPT TO:<z@b.mssante.fr>\nS: 452")
+        dialogue.writer.write(flood)
+        codes = []
+        with contextlib.suppress(ConnectionError):
+            while line := await dialogue.line():
+                codes.append(line[:9])
+        assert codes[:100] == [b"250 2.1.5"] * 100
+        assert set(codes[100:-1]) == {b"452 4.5.3"} and len(codes) < 130
+        assert codes[-1] == b"421 4.7.0"
+
+
+async def test_octets_that_drip_do_not_hold_a_session(template: Path, tmp_path: Path) -> None:
+    """A command has its time as a whole, and so has a message: each octet does not begin it anew."""
+    world = build(template, tmp_path, limits=Limits(command_time=0.6, data_time=0.6))
+    async with submitting(world) as dialogue:
+        drip = asyncio.create_task(_drip(dialogue, b"NOOP but slowly, very slowly indeed"))
+        await dialogue.play("S: 421 4.4.2")
+        drip.cancel()
+    async with submitting(world) as dialogue:
+        await dialogue.play(OPEN + "C: DATA\nS: 354")
+        drip = asyncio.create_task(_drip(dialogue, b"Subject: one octet after the other\r\n"))
+        await dialogue.play("S: 421 4.4.2")
+        drip.cancel()
+    assert list((world.a.folder / "blobs").glob("??/*")) == []
+    world.a.store.close()
+    world.b.store.close()
+
+
+async def _drip(dialogue: Dialogue, data: bytes) -> None:
+    with contextlib.suppress(ConnectionError):
+        for octet in data:
+            await dialogue.raw(bytes([octet]))
+            await asyncio.sleep(0.1)
+
+
+async def test_a_half_closed_client_hears_the_answers_to_what_it_said(world: World) -> None:
+    async with world.a.listening(Kind.SUBMISSION):
+        dialogue = await Dialogue.open(world.a.ports[Kind.SUBMISSION])
+        await dialogue.raw(b"EHLO x\r\nNOOP\r\nNOO")
+        dialogue.writer.write_eof()
+        said = await asyncio.wait_for(dialogue.reader.read(), 10)
+        assert said.count(b"250 ") == 2 and said.startswith(b"220 ")
+        await dialogue.close()
 
 
 async def test_errors_are_answered_more_and_more_slowly(template: Path, tmp_path: Path) -> None:
@@ -194,7 +237,7 @@ def test_malformed_proxy_lines(line: str) -> None:
     )
 )  # fmt: skip
 def test_no_input_breaks_the_machine(lines: list[str]) -> None:
-    machine = Machine(Profile("h", ALL_LOGINS), Limits(errors=1000))
+    machine = Machine(Profile("h", MECHANISMS), Limits(errors=1000))
     for line in lines:
         try:
             step: Step | None = machine.command(line.encode("utf-8", "replace").replace(b"\n", b" "))
@@ -209,5 +252,5 @@ async def test_unknown_errors_show_a_reference_only(world: World) -> None:
         raise KeyError("secret")
 
     async with submitting(world) as dialogue:
-        world.a.store.find_account = broken  # type: ignore[assignment,method-assign]
+        world.a.store.find_accounts = broken  # type: ignore[assignment,method-assign]
         await dialogue.play(f"C: MAIL FROM:<{ALICE}>\nS: 451 4.3.0 erreur interne, reference")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from smtp import Kind, Listen, SmtpServers
+from smtp.shell import Shell
 from tests.smtp.transcript import Dialogue
 from tests.smtp.world import World, free_port
 
@@ -80,22 +82,33 @@ async def _codes(port: int, script: str) -> list[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize("script", COMMON)
-async def test_the_common_rules_are_postfixs_too(
-    world: World, postfix: int, script: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from smtp.shell import Shell
-
+@pytest.fixture
+async def ours(world: World, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
+    """The port of our reception in clear, every client taken for operator B."""
     made = Shell.connection_made
 
-    def known(self: Shell, transport: object) -> None:
-        made(self, transport)  # type: ignore[arg-type]
+    def known(self: Shell, transport: asyncio.BaseTransport) -> None:
+        made(self, transport)
         self.talk.certificate = world.b.certificate.certificate
 
     monkeypatch.setattr(Shell, "connection_made", known)
     servers = SmtpServers(world.a.services, [Listen(Kind.RECEPTION, "127.0.0.1", 0, None, require_tls=False)], grace=1)
     await servers.start()
-    ours, theirs = await _codes(servers.ports[Kind.RECEPTION], script), await _codes(postfix, script)
+    yield servers.ports[Kind.RECEPTION]
     await servers.stop()
-    for (command, mine), (_, oracle) in zip(ours, theirs, strict=True):
-        assert mine == oracle or (command in SAME_CLASS and mine[0] == oracle[0]), (command, mine, oracle)
+
+
+async def test_the_common_rules_are_postfixs_too(postfix: int, ours: int) -> None:
+    for script in COMMON:
+        for (command, mine), (_, oracle) in zip(await _codes(ours, script), await _codes(postfix, script), strict=True):
+            assert mine == oracle or (command in SAME_CLASS and mine[0] == oracle[0]), (script, command, mine, oracle)
+
+
+async def test_smtp_source_is_served(world: World, ours: int) -> None:
+    """Postfix's own load generator: ten sessions, each message accepted and delivered once."""
+    command = [shutil.which("smtp-source") or "/usr/sbin/smtp-source", "-s", "10", "-m", "60", "-l", "3000", "-d"]
+    command += ["-f", "carol@b.mssante.fr", "-t", "bob@a.mssante.fr", f"127.0.0.1:{ours}"]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    account = world.a.store.find_account("bob@a.mssante.fr")
+    assert account is not None and world.a.store.folder(account.id, "INBOX").total == 60

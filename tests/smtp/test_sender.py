@@ -15,9 +15,10 @@ import pytest
 import mime
 from mailstore import Acceptance, DeliveryState, Direction, OutgoingCopy, Settlement, StoreError
 from smtp import Carrier, Kind, Sender, SmtpClient
-from smtp.client import Answer, Outgoing
+from smtp.client import Answer
 from smtp.delivery import Peer
 from smtp.gate import Door
+from smtp.outgoing import Outgoing
 from tests.smtp.transcript import client_tls
 from tests.smtp.world import PASSWORD, Operator, World, free_port, message
 from trustspace import ListedDomain

@@ -96,13 +96,13 @@ async def test_a_command_ends_with_crlf_only(line: bytes) -> None:
     wire = Wire()
     wire.feed(line + b"NEXT\r\n")
     with pytest.raises(BadLine):
-        await wire.line(100)
-    assert await wire.line(100) == b"NEXT"
+        await wire.line(100, 5)
+    assert await wire.line(100, 5) == b"NEXT"
 
 
 async def test_an_endless_command_is_bounded() -> None:
     wire = Wire()
-    task = asyncio.create_task(wire.line(100))
+    task = asyncio.create_task(wire.line(100, 5))
     for _ in range(50):
         wire.feed(b"x" * 90)
         await asyncio.sleep(0)
@@ -111,7 +111,7 @@ async def test_an_endless_command_is_bounded() -> None:
     with pytest.raises(BadLine) as bad:
         await task
     assert bad.value.too_long
-    assert await wire.line(100) == b"NEXT"
+    assert await wire.line(100, 5) == b"NEXT"
 
 
 def test_lines_up_to_998_octets() -> None:

@@ -12,6 +12,7 @@ import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 
 from mailstore import Account, Event, MailboxKind, NewDeposit, OutgoingCopy, Store
@@ -63,7 +64,14 @@ class IdentityProtector:
     local_domains: frozenset[str]
 
     def protect(
-        self, raw: bytes, *, sender: Account, recipients: Sequence[str], at: datetime, peer: str = ""
+        self,
+        raw: bytes,
+        *,
+        sender: Account,
+        recipients: Sequence[str],
+        at: datetime,
+        peer: str = "",
+        vouched: bool = False,
     ) -> Protected | Refusal:
         if b"X-Test: refuse" in raw:
             return Refusal(550, "5.7.8", "code d'envoi refusé", "send code refused", (Event("code.refused"),))
@@ -104,6 +112,7 @@ class Operator:
     services: Services
     clock: Clock
     ports: dict[Kind, int] = field(default_factory=dict)
+    servers: SmtpServers = field(init=False, repr=False)
 
     @property
     def store(self) -> Store:
@@ -126,7 +135,7 @@ class Operator:
         tls = DecidingContext.build(self.certificate.chain, self.certificate.key)
         servers = SmtpServers(self.services, [Listen(kind, "127.0.0.1", port, tls) for kind in kinds], grace=2.0)
         await servers.start()
-        self.ports = servers.ports
+        self.ports, self.servers = servers.ports, servers
         try:
             yield servers
         finally:
@@ -203,28 +212,35 @@ def _make_store(folder: Path, domain: str, now: datetime) -> None:
     store.close()
 
 
+@lru_cache(maxsize=4)
+def _keys(template: Path) -> tuple[PracticeAuthority, dict[str, Issued]]:
+    """What every world of a template shares, read once: loading an RSA key checks it, for 30 ms."""
+    issued = {name: Issued.read(template / name / "operator.pem", template / name / "operator.key") for name in "ab"}
+    return PracticeAuthority.open(template / "authority"), issued
+
+
 def build(template: Path, folder: Path, *, limits: Limits | None = None) -> World:
-    """Copy the template into `folder` and open it."""
+    """Copy the template into `folder` and open it. Errors are answered at once, unless the limits say otherwise."""
     shutil.copytree(template, folder, dirs_exist_ok=True)
     clock = Clock(datetime.fromisoformat((folder / "now").read_text()))
-    authority = PracticeAuthority.open(folder / "authority")
-    a, b = (_operator(folder / name, name, authority, clock, limits or Limits()) for name in "ab")
+    known, issued = _keys(template)
+    authority = PracticeAuthority(folder / "authority", known._authorities, known._signer)
+    for name in "ab":
+        (folder / name / "trust").mkdir()
+        authority.copy_trust(folder / name / "trust")
+    kept = limits or Limits(tarpit_step=0.0)
+    a, b = (_opened(folder / name, name, clock, kept, issued[name]) for name in "ab")
     return World(authority, clock, a, b)
-
-
-def _operator(folder: Path, name: str, authority: PracticeAuthority, clock: Clock, limits: Limits) -> Operator:
-    (folder / "trust").mkdir()
-    authority.copy_trust(folder / "trust")
-    return _opened(folder, name, clock, limits)
 
 
 def reopen(folder: Path, name: str) -> Operator:
     """One operator of a world built before, from another process."""
     clock = Clock(datetime.fromisoformat((folder / "now").read_text()))
-    return _opened(folder / name, name, clock, Limits(connections_per_address=500))
+    issued = Issued.read(folder / name / "operator.pem", folder / name / "operator.key")
+    return _opened(folder / name, name, clock, Limits(connections_per_address=500), issued)
 
 
-def _opened(folder: Path, name: str, clock: Clock, limits: Limits) -> Operator:
+def _opened(folder: Path, name: str, clock: Clock, limits: Limits, issued: Issued) -> Operator:
     trust = TrustSpace(folder / "trust", signer_cn=PRACTICE_SIGNER_CN, practice=True, clock=clock)
     domain = f"{name}.mssante.fr"
     services = Services(
@@ -237,7 +253,6 @@ def _opened(folder: Path, name: str, clock: Clock, limits: Limits) -> Operator:
         local_domains=frozenset([domain]),
         limits=limits,
     )
-    issued = Issued.read(folder / "operator.pem", folder / "operator.key")
     return Operator(name, domain, folder, issued, services, clock)
 
 

@@ -19,8 +19,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from trustspace import Anchors, DistinguishedName, PathValidator, Usage, pem
-from trustspace.dn import from_x509
 from trustspace.claims import crl_issuers
+from trustspace.dn import from_x509
 
 pytestmark = pytest.mark.filterwarnings("ignore:Parsed a serial number which wasn't positive")  # PKITS 4.4.14
 vectors = pytest.importorskip("cryptography_vectors")

@@ -1,4 +1,4 @@
-"""The file system of an emulated CPS card: ISO/IEC 7816-15 files over certificates made for the test."""
+"""The file system of a practice card: ISO/IEC 7816-15 files over certificates of a practice authority."""
 
 from __future__ import annotations
 

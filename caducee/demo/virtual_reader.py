@@ -1,7 +1,7 @@
-"""A virtual reader: pcscd of our own with the vpcd driver, and the TCP protocol that puts an emulated card in it.
+"""A virtual reader: pcscd of our own with the vpcd driver, and the TCP protocol that puts a practice card in it.
 
 pcscd's socket has one fixed place and the driver listens on every address, so both run in mount and network namespaces of
-their own: that place is a folder of the test (clients find it by PCSCLITE_CSOCK_NAME), and emulated cards connect from a
+their own: that place is a folder of ours (clients find it by PCSCLITE_CSOCK_NAME), and practice cards connect from a
 thread that entered the network namespace. Needs root, pcscd and vsmartcard-vpcd: `missing()` says what is not there.
 """
 
@@ -19,7 +19,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from tests.cards.emulator import Card, Hang, Removed
+from caducee.demo.practice_card import Hang, PracticeCard, Removed
 
 DRIVER = Path("/usr/lib/pcsc/drivers/serial/libifdvpcd.so")
 _PORT = 0x8C7B
@@ -29,11 +29,11 @@ _QUICK = getattr(socket, "TCP_QUICKACK", None)
 def missing() -> str:
     """Why virtual readers cannot run here, "" when they can."""
     if not shutil.which("pcscd") or not DRIVER.exists():
-        return "pcscd and vsmartcard-vpcd are not installed"
+        return "pcscd et vsmartcard-vpcd ne sont pas installés / are not installed"
     if os.geteuid() != 0 or not shutil.which("unshare"):
-        return "namespaces need root"
+        return "les espaces de noms demandent d'être root / namespaces need root"
     probe = subprocess.run(["unshare", "-m", "-n", "true"], capture_output=True, check=False)
-    return "" if probe.returncode == 0 else "namespaces are not allowed here"
+    return "" if probe.returncode == 0 else "espaces de noms interdits ici / namespaces are not allowed here"
 
 
 class Slot:
@@ -41,12 +41,12 @@ class Slot:
 
     def __init__(self, daemon: Pcscd, port: int) -> None:
         self.port = port
-        self.card: Card | None = None
+        self.card: PracticeCard | None = None
         self._daemon = daemon
         self._connection: socket.socket | None = None
         self._released = threading.Event()
 
-    def insert(self, card: Card) -> None:
+    def insert(self, card: PracticeCard) -> None:
         """Put a card in."""
         self.card = card
         card.reset()
@@ -63,12 +63,12 @@ class Slot:
             self._connection.close()
         self._connection = self.card = None
 
-    def _serve(self, connection: socket.socket, card: Card) -> None:
+    def _serve(self, connection: socket.socket, card: PracticeCard) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with connection, suppress(OSError, EOFError):
             self._talk(connection, card)
 
-    def _talk(self, connection: socket.socket, card: Card) -> None:
+    def _talk(self, connection: socket.socket, card: PracticeCard) -> None:
         while True:
             size = int.from_bytes(_exactly(connection, 2), "big")
             message = _exactly(connection, size)
@@ -125,6 +125,10 @@ class Pcscd:
         with (self.folder / "pcscd.log").open("wb") as log:
             self._process = subprocess.Popen(
                 [
+                    # However this program ends, pcscd is stopped.
+                    "setpriv",
+                    "--pdeathsig",
+                    "TERM",
                     "unshare",
                     "-m",
                     "-n",
@@ -166,7 +170,7 @@ class Pcscd:
 
     def connect(self, port: int) -> socket.socket:
         """A connection to a port inside the namespace."""
-        assert self._process is not None
+        assert self._process is not None  # noqa: S101 - started
         found: list[socket.socket | OSError] = []
         thread = threading.Thread(target=_connect_inside, args=(self._process.pid, port, found))
         thread.start()
