@@ -30,7 +30,7 @@ from trustspace.metrics import Sample
 
 WORKER = "deposits"
 """Owner of the leases of deposits; see `caducee.mail_process.SENDER`."""
-_THREADS = 8
+_THREADS = 24
 """Deposits at once: mostly waiting for the record, and for commits that they then share."""
 _ROUND_SECONDS = 1.0
 _GIVE_UP_ATTEMPTS = 200
