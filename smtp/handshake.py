@@ -78,8 +78,8 @@ class AskingContext(ssl.SSLContext):
         connection.set_connect_state()
         connection.set_app_data([])
         connection.request_ocsp()
-        if server_hostname and not _is_address(server_hostname):
-            connection.set_tlsext_host_name(server_hostname.encode("idna"))
+        if name := _server_name(server_hostname or ""):
+            connection.set_tlsext_host_name(name)
         return Channel(connection, b"", incoming, outgoing)
 
 
@@ -237,13 +237,17 @@ def _keep_status(connection: SSL.Connection, response: bytes, _data: object) -> 
     return True
 
 
-def _is_address(name: str) -> bool:
-    """True for an IP address, which is no server name (RFC 6066 §3)."""
+def _server_name(host: str) -> bytes:
+    """The name to ask the server for (RFC 6066 §3: no address, no final dot); b"" when DNS gave what is no such name."""
+    host = host.rstrip(".")
     try:
-        ipaddress.ip_address(name)
+        ipaddress.ip_address(host)
     except ValueError:
-        return False
-    return True
+        try:
+            return host.encode("idna")
+        except UnicodeError:
+            return b""
+    return b""
 
 
 class Prefilled(ssl.SSLContext):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ssl
 from datetime import timedelta
 
 import pytest
 from cryptography.x509 import ocsp
 
-from smtp import DecidingContext, Kind, Listen, SmtpServers
+from smtp import AskingContext, DecidingContext, Kind, Listen, SmtpServers
 from tests.smtp.test_sender import _last, _queue, _route
 from tests.smtp.world import World
 from tests.trustspace.authorities import ocsp_answer
@@ -81,6 +82,16 @@ async def test_a_revocation_that_the_peer_itself_staples_counts_before_the_list_
     name, detail = await deliver(world, answer(world, ocsp.OCSPCertStatus.REVOKED))
     assert (name, detail.get("rule", detail)) == ("outgoing.deferred", "CERTIFICATE_REVOKED")
     assert world.b.inbox("bob") == []
+
+
+def test_a_host_that_is_no_server_name_is_connected_to_without_one(world: World) -> None:
+    """DNS is the peer's to write: a name that cannot be encoded must not end the sender's attempt by a defect."""
+    tls = AskingContext.build(world.a.certificate.chain, world.a.certificate.key)
+    for host in ("127.0.0.1", "::1", "", "a..b", "x" * 64 + ".test", "mss.b.test."):
+        channel = tls.wrap_bio(ssl.MemoryBIO(), hello := ssl.MemoryBIO(), server_hostname=host)
+        with pytest.raises(ssl.SSLWantReadError):
+            channel.do_handshake()
+        assert (b"mss.b.test" in hello.read()) == host.startswith("mss")
 
 
 async def test_a_good_status_does_not_undo_a_revocation_of_the_list(world: World) -> None:
