@@ -33,6 +33,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from dmp_bridge import Depositor, Desk, plan_deposits
 from dmp_bridge.exchange import Answer
 from dmp_bridge.understand import Schema
+from dmp_bridge.worker import BATCH, THREADS
 from ihe.samples import Section, make_n3, synthetic_author, synthetic_patient, synthetic_structure
 from ihe.values import Code
 from ihe.vihf import VihfContent, build_vihf
@@ -96,8 +97,8 @@ def one(arguments: argparse.Namespace, trust: Trust, folder: Path) -> dict[str, 
     store = open_mailstore(folder)
     store.accept(Acceptance(Direction.SUBMISSION, "t", "a@b.fr", ("c@d.fr",), "<m>", raw, deposits=(planned,)), now())
     [number] = store.due_deposits(now(), 1)
-    job = store.lease_deposit(number, "bench", now(), timedelta(minutes=5), submission_set_id="2.25.1")
-    assert job is not None
+    [leased] = store.lease_deposits({number: "2.25.1"}, "bench", now(), timedelta(minutes=5))
+    job = store.open_deposit(leased)
     way = outlet("https://nowhere.invalid/repository", trust.peer, trust.signer, trust.anchors)
     way = replace(way, exchange=Nowhere())  # type: ignore[arg-type]
     plan = cpu(lambda: plan_deposits(raw, context(), at=now(), desk=desk), arguments.times)
@@ -186,10 +187,13 @@ def flow(arguments: argparse.Namespace, trust: Trust, folder: Path) -> dict[str,
             gc.freeze()  # as every process of `caducee serve`
             usage = resource.getrusage(resource.RUSAGE_SELF)
             begun, used, served = time.monotonic(), usage.ru_utime + usage.ru_stime, cpu_of(server.pid)
-            outcomes = list(pool.map(depositor.run, ids[len(first) :]))
+            rest = ids[len(first) :]
+            # As the dispatcher hands them out.
+            tasks = [rest[begin : begin + BATCH] for begin in range(0, len(rest), BATCH)]
+            outcomes = [outcome for done in pool.map(depositor.run_all, tasks) for outcome in done.values()]
             taken = time.monotonic() - begun
             usage = resource.getrusage(resource.RUSAGE_SELF)
-        assert all(outcome is not None and outcome.state is DepositState.DEPOSITED for outcome in outcomes)
+        assert len(outcomes) == len(rest) and all(outcome.state is DepositState.DEPOSITED for outcome in outcomes)
         cost = (usage.ru_utime + usage.ru_stime - used) / len(outcomes)
         return {
             "deposits": len(outcomes),
@@ -320,7 +324,7 @@ def main() -> None:
     parser.add_argument("--schemas", default="", help="folder of the CDA schema (one)")
     parser.add_argument("--times", type=int, default=5, help="repetitions (one)")
     parser.add_argument("--deposits", type=int, default=600, help="how many (flow)")
-    parser.add_argument("--threads", type=int, default=24, help="worker threads (flow), as in caducee serve")
+    parser.add_argument("--threads", type=int, default=THREADS, help="worker threads (flow), as in caducee serve")
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows (queue)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
     arguments = parser.parse_args()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import signal
 import sys
 from pathlib import Path
+
+import uvloop
 
 from dossier import Authority, RecordServer, RecordStore, bind, make_record_app, remember
 from trustspace import Anchors, Issued, PathValidator, Usage, read_crl, server_context
@@ -29,7 +30,7 @@ def main(trust: Path, folder: Path) -> None:
     signal.signal(signal.SIGTERM, lambda *_: server.stop())
     print(f"https://localhost:{listener.getsockname()[1]}/si-dmp-server/v2/services/repository", flush=True)
     gc.freeze()  # as every process of `caducee serve`
-    asyncio.run(server.serve(listener))
+    uvloop.run(server.serve(listener))
     store.close()
 
 

@@ -29,9 +29,7 @@ from trustspace import Purpose, client_tls
 from trustspace.metrics import Sample
 
 WORKER = "deposits"
-"""Owner of the leases of deposits; see `caducee.mail_process.SENDER`."""
-_THREADS = 24
-"""Deposits at once: mostly waiting for the record, and for commits that they then share."""
+"""Owner of the leases of deposits; see `caducee.smtp_parts.owner`."""
 _ROUND_SECONDS = 1.0
 _GIVE_UP_ATTEMPTS = 200
 
@@ -58,7 +56,7 @@ def run(folder: OperatorFolder, settings: Settings) -> None:
         REGISTRY.register(Gauges(lambda: _figures(store)))
         start_http_server(settings.listen.deposits_monitor, addr="127.0.0.1")
     say_ready()
-    run_worker(app, depositor, concurrency=_THREADS)
+    run_worker(app, depositor)
     rounds.stop()
     register.close()
     store.close()

@@ -81,6 +81,11 @@ class OperatorFolder:
         return self.root / "broker"
 
     @property
+    def metrics(self) -> Path:
+        """Figures of the running processes; begun anew at each start."""
+        return self.root / "metrics"
+
+    @property
     def bridge(self) -> Path:
         return self.root / "bridge.db"
 

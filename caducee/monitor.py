@@ -6,15 +6,18 @@ Invariants: plain HTTP, bound to the machine itself; figures and names of parts 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterable, Iterator
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from caducee.figures import METRICS
 from caducee.wiring import now
 from mailstore import Store, StoreError
 from trustspace import Freshness, TrustSpace
@@ -55,9 +58,13 @@ def monitor_app(
     """The application of `listen.monitor`; `gauges` gives the figures of the trust space, and may block."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Gauges(gauges))
+    if METRICS in os.environ:
+        # Several processes share the work: their figures are read together, and this one's own memory and time beside.
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        ProcessCollector(registry=registry)
 
     def figures() -> bytes:
-        return generate_latest() + generate_latest(registry)
+        return generate_latest(registry) if METRICS in os.environ else generate_latest() + generate_latest(registry)
 
     async def metrics(_request: Request) -> Response:
         return Response(await asyncio.to_thread(figures), media_type=CONTENT_TYPE_LATEST)

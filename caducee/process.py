@@ -1,4 +1,4 @@
-"""`python -m caducee.process ROLE FOLDER`: one process of an operator, started by the supervisor.
+"""`python -m caducee.process ROLE FOLDER [NUMBER]`: one process of an operator, started by the supervisor.
 
 Configuration errors end it with code 2 and one line; anything else is restarted by the supervisor.
 """
@@ -21,20 +21,25 @@ from directory import DirectoryError
 from mailstore import StoreError
 from trustspace import TrustSpaceError
 
-_MODULES = {"mail": "caducee.mail_process", "deposits": "caducee.deposits_process", "record": "caducee.record_process"}
+_MODULES = {
+    "mail": "caducee.mail_process",
+    "smtp": "caducee.smtp_process",
+    "deposits": "caducee.deposits_process",
+    "record": "caducee.record_process",
+}
 
 
 def main(argv: list[str]) -> int:
-    """Run the process named by `argv` (role, folder). Returns its exit code."""
+    """Run the process named by `argv` (role, folder, its number among those of its role). Returns its exit code."""
     die_with_parent()
-    role, folder = argv
+    role, folder, *number = argv
     try:
         settings = load_settings(Path(folder))
         configure_logs(settings.logs.level, settings.logs.format)
         run = importlib.import_module(_MODULES[role]).run
         # What start-up made lives as long as the process: keep the collector off it (less memory touched, fewer pauses).
         gc.freeze()
-        run(OperatorFolder(Path(folder)), settings)
+        run(OperatorFolder(Path(folder)), settings, *map(int, number))
     except (UsageError, SettingsError, StoreError, DirectoryError, TrustSpaceError) as error:
         return _refuse(role, str(error))
     except OSError as error:

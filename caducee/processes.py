@@ -1,4 +1,5 @@
-"""Which processes an operator runs, for the supervisor: the directory (first: it is stopped last), the record, mail, deposits."""
+"""Which processes an operator runs, for the supervisor: the directory (first: it is stopped last), the record, mail, what
+shares SMTP with it, deposits."""
 
 from __future__ import annotations
 
@@ -7,17 +8,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from caducee.figures import METRICS, forget_process
 from caducee.folder import OperatorFolder
 from caducee.private_directory import private_directory
 from caducee.settings import Settings
+from caducee.sharing import smtp_processes
+from caducee.sockets import SOCKETS, Sockets, as_variable
 from caducee.supervisor import ChildSpec, wait_for_port
 from directory import loopback_address
 
-ROLES = ("record", "mail", "deposits")
 
-
-def child_specs(folder: OperatorFolder, settings: Settings) -> Sequence[ChildSpec]:
-    """The processes that the settings ask for."""
+def child_specs(folder: OperatorFolder, settings: Settings, sockets: Sockets) -> Sequence[ChildSpec]:
+    """The processes that the settings ask for; those of SMTP inherit `sockets`."""
     specs: list[ChildSpec] = []
     if settings.services.directory:
         slapd = private_directory(folder, settings)
@@ -26,13 +28,34 @@ def child_specs(folder: OperatorFolder, settings: Settings) -> Sequence[ChildSpe
             await wait_for_port(loopback_address(settings.listen.host), settings.listen.ldap)
 
         specs.append(ChildSpec("directory", slapd.command(), answers))
-    wanted = {
-        "record": settings.services.record,
-        "mail": settings.services.mail,
-        "deposits": settings.services.deposits and bool(settings.dmp.url),
-    }
-    specs += [ChildSpec(role, _argv(role, folder.root)) for role in ROLES if wanted[role]]
+    if settings.services.record:
+        specs.append(ChildSpec("record", _argv("record", folder.root)))
+    if settings.services.mail:
+        specs += _mail(folder, settings, sockets)
+    if settings.services.deposits and settings.dmp.url:
+        specs.append(ChildSpec("deposits", _argv("deposits", folder.root)))
     return specs
+
+
+def _mail(folder: OperatorFolder, settings: Settings, sockets: Sockets) -> list[ChildSpec]:
+    """The mail process, and those that only share SMTP with it."""
+    environment = {SOCKETS: as_variable(sockets), METRICS: os.fspath(folder.metrics.resolve())}
+    descriptors = [one.fileno() for group in sockets.values() for one in group]
+    named = [("mail", _argv("mail", folder.root))]
+    named += [
+        (f"mail-{number}", [*_argv("smtp", folder.root), str(number)])
+        for number in range(2, smtp_processes(settings) + 1)
+    ]
+    return [
+        ChildSpec(
+            name,
+            argv,
+            descriptors=descriptors,
+            environment=environment,
+            ended=lambda pid: forget_process(folder.metrics, pid),
+        )
+        for name, argv in named
+    ]
 
 
 def _argv(role: str, folder: Path) -> list[str]:

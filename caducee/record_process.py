@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 
+import uvloop
+
 from caducee.child import say_ready
 from caducee.folder import OperatorFolder
 from caducee.record import open_record
@@ -17,7 +19,7 @@ from trustspace import Purpose, Usage, server_tls
 
 def run(folder: OperatorFolder, settings: Settings) -> None:
     """Serve until SIGTERM."""
-    asyncio.run(_serve(folder, settings))
+    uvloop.run(_serve(folder, settings))
 
 
 async def _serve(folder: OperatorFolder, settings: Settings) -> None:

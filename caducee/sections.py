@@ -386,6 +386,9 @@ class BearerSection(Section):
     )
 
 
+PROCESSES_LIMIT = 64
+
+
 class SmtpSection(Section):
     """Exchanges by SMTP. What no national text was found for is a local choice."""
 
@@ -399,6 +402,10 @@ class SmtpSection(Section):
     )
     patient_mib: Annotated[int, Field(ge=1, le=100)] = Field(
         default=25, description="Largest message to a patient, in MiB (Mon espace santé)."
+    )
+    processes: Annotated[int, Field(ge=0, le=PROCESSES_LIMIT)] = Field(
+        default=0,
+        description="Processes that serve SMTP and the queue, which share the bounds below; 0: one a processor, 4 at most.",
     )
     connections: Annotated[int, Field(ge=1)] = Field(default=1000, description="Open connections, for each listener.")
     connections_per_address: Annotated[int, Field(ge=1)] = Field(default=50, description="Of these, from one address.")
@@ -458,3 +465,7 @@ class LogsSection(Section):
         default="info", description="Least important line written."
     )
     format: Literal["json", "console"] = Field(default="json", description="json for machines, console for people.")
+    trail_days: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="Days the lines of the audit trail are kept; 0: for ever. No national rule says how long.",
+    )

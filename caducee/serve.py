@@ -12,11 +12,13 @@ from pathlib import Path
 
 from caducee.child import die_with_parent
 from caducee.errors import UsageError
+from caducee.figures import begin_figures
 from caducee.folder import OperatorFolder
 from caducee.logs import configure_logs
 from caducee.ports import check_ports
 from caducee.processes import child_specs
 from caducee.settings import SettingsError, load_settings
+from caducee.sockets import Sockets, close_sockets, open_sockets
 from caducee.supervisor import CONFIGURATION_ERROR, Supervisor
 from directory import DirectoryError
 
@@ -27,14 +29,20 @@ def main(root: Path) -> int:
     try:
         settings = load_settings(root)
         configure_logs(settings.logs.level, settings.logs.format)
-        specs = child_specs(OperatorFolder(root), settings)
+        check_ports(settings)
+        folder = OperatorFolder(root)
+        sockets: Sockets = open_sockets(settings) if settings.services.mail else {}
+        begin_figures(folder.metrics)
+        specs = child_specs(folder, settings, sockets)
         if not specs:
             raise UsageError("[services]: aucun service demandé / no service asked for")
-        check_ports(settings)
-        return asyncio.run(Supervisor(specs, on_state=_tell).run())
+        return asyncio.run(Supervisor(specs, on_state=_tell, on_stop=lambda: close_sockets(sockets)).run())
     except (SettingsError, UsageError, DirectoryError) as error:
         for line in str(error).splitlines():
             sys.stderr.write(f"caducee: {line}\n")
+        return CONFIGURATION_ERROR
+    except OSError as error:
+        sys.stderr.write(f"caducee: {root}: {error.strerror or type(error).__name__}\n")
         return CONFIGURATION_ERROR
 
 

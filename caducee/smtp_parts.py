@@ -9,7 +9,10 @@ from datetime import timedelta
 from caducee.bearer import ProviderUnavailable
 from caducee.errors import UsageError
 from caducee.folder import OperatorFolder
+from caducee.sections import PROCESSES_LIMIT
 from caducee.settings import Settings
+from caducee.sharing import share, smtp_processes
+from caducee.sockets import Sockets
 from smtp import (
     AskingContext,
     Carrier,
@@ -33,17 +36,21 @@ from trustspace.reloading import OwnCertificate, ReloadingContext
 BEARER_AWAY: tuple[type[Exception], ...] = (ProviderUnavailable,)
 
 
-def limits(settings: Settings) -> Limits:
-    """The bounds of the listeners."""
-    section = settings.smtp
+def limits(settings: Settings, number: int) -> Limits:
+    """The bounds of the listeners of process `number`: its share of the whole, but one of each at least."""
+    section, processes = settings.smtp, smtp_processes(settings)
+
+    def of(whole: int) -> int:
+        return max(1, share(whole, processes, number))
+
     return Limits(
         size=settings.limits.message_mib * 1024 * 1024,
         recipients=settings.limits.recipients,
-        connections=section.connections,
-        connections_per_address=section.connections_per_address,
-        memory=section.memory_mib * 1024 * 1024,
-        peer_connections=section.peer_connections,
-        peer_messages=section.peer_messages_per_minute,
+        connections=of(section.connections),
+        connections_per_address=of(section.connections_per_address),
+        memory=of(section.memory_mib) * 1024 * 1024,
+        peer_connections=of(section.peer_connections),
+        peer_messages=of(section.peer_messages_per_minute),
     )
 
 
@@ -58,8 +65,9 @@ def rules(settings: Settings) -> Rules:
     )
 
 
-def listens(settings: Settings, own: OwnCertificate) -> list[Listen]:
-    """The SMTP listeners. The certificate is read again when its files change; the peer's is judged after the handshake."""
+def listens(settings: Settings, own: OwnCertificate, sockets: Sockets) -> list[Listen]:
+    """The SMTP listeners, on the inherited `sockets` where there are. The certificate is read again when its files change;
+    the peer's is judged after the handshake."""
     tls = ReloadingContext.following(lambda: DecidingContext.build(own.chain, own.key), own.stamp)
     try:
         balancers = tuple(ipaddress.ip_network(text) for text in settings.smtp.balancers)
@@ -67,11 +75,11 @@ def listens(settings: Settings, own: OwnCertificate) -> list[Listen]:
         raise UsageError(f"smtp.balancers: {error}") from None
     listen = settings.listen
     return [
-        Listen(kind, listen.host, port, tls, balancers)
-        for kind, port in (
-            (Kind.RECEPTION, listen.reception),
-            (Kind.SUBMISSION, listen.submission),
-            (Kind.SUBMISSION_TLS, listen.submissions),
+        Listen(kind, listen.host, port, tls, balancers, sockets=sockets.get(key, ()))
+        for kind, key, port in (
+            (Kind.RECEPTION, "reception", listen.reception),
+            (Kind.SUBMISSION, "submission", listen.submission),
+            (Kind.SUBMISSION_TLS, "submissions", listen.submissions),
         )
         if port
     ]
@@ -113,16 +121,34 @@ def carrier(settings: Settings, services: Services, own: OwnCertificate) -> Carr
     return Carrier(services, DomainRouter(settings.routes), tls)
 
 
-def sender(settings: Settings, services: Services, own: OwnCertificate, owner: str) -> Sender:
-    """The queue's worker."""
+def senders(settings: Settings) -> int:
+    """How many processes send: not more than there may be connections to one operator."""
+    return min(smtp_processes(settings), settings.smtp.connections_out)
+
+
+def owner(number: int) -> str:
+    """The name in leases of the sender of process `number`: one process bears it, whose former self is dead."""
+    return "mail" if number == 1 else f"mail-{number}"
+
+
+def owners(settings: Settings, number: int) -> list[str]:
+    """The names whose leases process `number` ends when it starts: its own and, for the first, those of processes that the
+    settings no longer ask for."""
+    gone = range(smtp_processes(settings) + 1, PROCESSES_LIMIT + 1) if number == 1 else ()
+    return [owner(one) for one in (number, *gone)]
+
+
+def sender(settings: Settings, services: Services, own: OwnCertificate, number: int) -> Sender:
+    """The queue's worker of process `number`, at most `senders`."""
     return Sender(
         services,
         carrier(settings, services, own),
-        owner=owner,
+        owner=owner(number),
         settings=SenderSettings(
-            connections=settings.smtp.connections_out,
+            connections=share(settings.smtp.connections_out, senders(settings), number),
             first_retry=timedelta(seconds=settings.limits.retry_seconds),
             tell_delay=timedelta(hours=settings.smtp.delay_hours),
             give_up=timedelta(hours=settings.limits.queue_hours),
+            tells_silences=number == 1,
         ),
     )

@@ -11,7 +11,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -27,11 +27,15 @@ _STABLE_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
-    """A process to keep alive. `ready` returns when it serves; None when the child says so itself on its ready pipe."""
+    """A process to keep alive. `ready` returns when it serves; None when the child says so itself on its ready pipe. It
+    inherits `descriptors`, under the same numbers; `ended` is told the process id of each that ends."""
 
     name: str
     argv: Sequence[str]
     ready: Callable[[], Awaitable[None]] | None = None
+    descriptors: Sequence[int] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    ended: Callable[[int], None] = lambda _pid: None
 
 
 @dataclass(slots=True)
@@ -44,7 +48,15 @@ class _Child:
 class Supervisor:
     """Runs the children side by side: none needs another to start, each answers "not now" until what it needs is there."""
 
-    def __init__(self, specs: Sequence[ChildSpec], *, on_state: Callable[[str, str, int], None] | None = None) -> None:
+    def __init__(
+        self,
+        specs: Sequence[ChildSpec],
+        *,
+        on_state: Callable[[str, str, int], None] | None = None,
+        on_stop: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_state` hears of each change; `on_stop` is called before the children are stopped."""
+        self._on_stop = on_stop
         self._children = [_Child(spec) for spec in specs]
         self._stopping = asyncio.Event()
         self._on_state = on_state or (lambda _name, _state, _pid: None)
@@ -66,6 +78,7 @@ class Supervisor:
                 self._on_state("", "ready", os.getpid())
             await self._stopping.wait()
         finally:
+            self._on_stop()
             # The first one (the directory) is needed by the others until their end: it goes last.
             await asyncio.gather(*(self._end(child) for child in self._children[1:]))
             await self._end(self._children[0])
@@ -105,8 +118,13 @@ class Supervisor:
             child.process = await asyncio.create_subprocess_exec(
                 *child.spec.argv,
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(writer,),
-                env={**os.environ, "CADUCEE_READY_FD": str(writer), PARENT: str(os.getpid())},
+                pass_fds=(writer, *child.spec.descriptors),
+                env={
+                    **os.environ,
+                    **child.spec.environment,
+                    "CADUCEE_READY_FD": str(writer),
+                    PARENT: str(os.getpid()),
+                },
                 start_new_session=True,
             )
         except OSError as error:
@@ -117,7 +135,9 @@ class Supervisor:
             os.close(writer)
         watcher = asyncio.create_task(self._watch_ready(child, reader))
         try:
-            return await child.process.wait()
+            code = await child.process.wait()
+            child.spec.ended(child.process.pid)
+            return code
         finally:
             watcher.cancel()
             child.serving.clear()

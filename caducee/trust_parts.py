@@ -41,8 +41,9 @@ def open_trust(folder: OperatorFolder, settings: Settings) -> TrustSpace:
     return open_trust_parts(folder, settings).space
 
 
-def open_trust_parts(folder: OperatorFolder, settings: Settings) -> TrustParts:
-    """The trust space with what downloads its files. Raises UsageError when nobody is trusted."""
+def open_trust_parts(folder: OperatorFolder, settings: Settings, *, first: bool = True) -> TrustParts:
+    """The trust space with what downloads its files; a process that is not the `first` of its folder downloads nothing but
+    the CRLs that its own decisions asked for. Raises UsageError when nobody is trusted."""
     _check_anchors(folder, settings)
     section = settings.trust
     # Authorities and OCSP answers travel by plain HTTP: they are signed.
@@ -61,15 +62,17 @@ def open_trust_parts(folder: OperatorFolder, settings: Settings) -> TrustParts:
         return client_context(None, None, space.anchors_for(Purpose.DOWNLOAD), check_hostname=True)
 
     schedule = Schedule(
-        list_url=section.list_url,
+        list_url=section.list_url if first else "",
         list_every=timedelta(minutes=section.list_every_minutes),
-        crl_urls=section.crl_urls,
+        crl_urls=section.crl_urls if first else (),
         crl_every=timedelta(minutes=section.crl_every_minutes),
     )
     fetcher = Fetcher(tls=tls, proxy=section.proxy)
-    refresher = Refresher(
-        space, fetcher, schedule, certificates=lambda: own_certificates(folder), wanted_crls=online.wanted_crls
-    )
+
+    def own() -> Sequence[x509.Certificate]:
+        return own_certificates(folder) if first else ()
+
+    refresher = Refresher(space, fetcher, schedule, certificates=own, wanted_crls=online.wanted_crls)
     return TrustParts(space, refresher)
 
 

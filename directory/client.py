@@ -128,6 +128,10 @@ class Directory:
         cache.put(moment, address, entry, uuid)
         return entry
 
+    def remembers(self, mail: str) -> bool:
+        """Whether `by_address` would answer at once, from memory."""
+        return self._cache is not None and self._cache.get(mail) is not MISSING
+
     def _by_address(self, address: str) -> tuple[Entry | None, str]:
         # Without the class, slapd answers twice as fast: the index of addresses alone decides. Other servers may hold
         # addresses in entries that are no mailboxes.

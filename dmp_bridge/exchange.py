@@ -22,10 +22,12 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 MAX_RESPONSE = 1024 * 1024
 _CHUNK = 64 * 1024
+_TOGETHER = 64 * 1024
 _MAX_IDLE = 10.0
 _WATCH_IDLE = 30.0
 
@@ -72,7 +74,7 @@ class Exchange:
         keep = False
         try:
             # The answer is read as it comes: an encoded one could expand without bound.
-            connection.request(method, path or "/", content or None, {**headers, "Accept-Encoding": "identity"})
+            connection.ask(method, path or "/", content or None, {**headers, "Accept-Encoding": "identity"})
             answer, keep = _read(connection)
         except (http.client.HTTPException, ssl.SSLError, OSError, AnswerTooLarge, ValueError) as error:
             late = time.monotonic() >= deadline
@@ -131,6 +133,25 @@ class _Connection(http.client.HTTPSConnection):
     def __init__(self, host: str, port: int, tls: ssl.SSLContext, seconds: float) -> None:
         super().__init__(host, port, context=tls, timeout=seconds)
         self._tls = tls
+        self._held: bytes | None = None
+
+    def ask(self, method: str, path: str, content: bytes | None, headers: dict[str, str]) -> None:
+        """Send a request whose head and small body leave together: one TLS record, and one reading at the other end."""
+        self._held = b""
+        self.request(method, path, content, headers)
+        held, self._held = self._held, None
+        if held:
+            self.send(held)
+
+    def send(self, data: Any) -> None:
+        """Send what `ask` does not hold back."""
+        if self._held is not None and isinstance(data, bytes) and len(self._held) + len(data) <= _TOGETHER:
+            self._held += data
+            return
+        held, self._held = self._held, None
+        if held:
+            super().send(held)
+        super().send(data)
 
     def connect(self) -> None:
         """Connect, then shake hands. Raises OSError, ssl.SSLError."""

@@ -18,7 +18,7 @@ import os
 import random
 import socket
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,16 +28,29 @@ from celery import Celery
 from celery.worker import state
 
 from dmp_bridge import broker, metrics
-from dmp_bridge.outlet import Outcome, Outlet, new_submission_set_id
+from dmp_bridge.outlet import Outcome, Outlet, attention, new_submission_set_id
 from mailstore.crypto import SealBroken
-from mailstore.model import BlobDamaged, DepositJob, DepositState, NoSuchMessage, StoreError
+from mailstore.model import (
+    BlobDamaged,
+    DepositEnd,
+    DepositJob,
+    DepositLease,
+    DepositState,
+    NoSuchMessage,
+    StoreError,
+)
 
 TASK = "dmp_bridge.deposit_documents"
 DEFAULT_LEASE = timedelta(seconds=30)
 GIVE_UP_AFTER = timedelta(days=5)
 _FIRST_PAUSE = timedelta(seconds=5)
 _LONGEST_PAUSE = timedelta(hours=1)
-_BATCH, _MANY = 4, 32
+THREADS = 12
+"""Deposits at once in the worker: they wait for the record, and for commits that they share. More of them only wait for each
+other: the interpreter runs one at a time."""
+BATCH = 8
+"""Rows of one task, at most."""
+_SETTLE_WITHIN = timedelta(seconds=1)
 _jitter = random.SystemRandom()
 _log = structlog.get_logger()
 
@@ -51,19 +64,15 @@ class DueRows(Protocol):
 class DepositRows(Protocol):
     """The verbs of `mailstore.Store` that a deposit needs."""
 
-    def lease_deposit(
-        self, deposit_id: int, owner: str, now: datetime, lease: timedelta, *, submission_set_id: str
-    ) -> DepositJob | None: ...
+    def lease_deposits(
+        self, wanted: Mapping[int, str], owner: str, now: datetime, lease: timedelta
+    ) -> list[DepositLease]: ...
 
-    def settle_deposit(
-        self,
-        deposit_id: int,
-        owner: str,
-        state: DepositState,
-        reason: str,
-        at: datetime,
-        next_attempt_at: datetime | None = None,
-    ) -> None: ...
+    def open_deposit(self, lease: DepositLease) -> DepositJob: ...
+
+    def settle_deposits(self, owner: str, ends: Sequence[DepositEnd], at: datetime) -> list[int]: ...
+
+    def give_back_deposits(self, owner: str, numbers: Sequence[int]) -> None: ...
 
 
 Tell = Callable[[DepositJob, Outcome, datetime], None]
@@ -86,7 +95,7 @@ def pause_after(attempts: int) -> timedelta:
 
 
 class Depositor:
-    """Carries out one deposit row at a time: lease, attempt, settle."""
+    """Carries out deposit rows: lease, attempt, tell, settle."""
 
     def __init__(
         self,
@@ -113,36 +122,68 @@ class Depositor:
 
     def run(self, deposit_id: int) -> Outcome | None:
         """Attempt the deposit of this row; None when it is not due, or leased elsewhere, or already settled."""
-        set_id = new_submission_set_id()
+        return self.run_all((deposit_id,)).get(deposit_id)
+
+    def run_all(self, deposit_ids: Sequence[int], *, stop: Callable[[], bool] = lambda: False) -> dict[int, Outcome]:
+        """Attempt the deposits of these rows one after the other; those of the answer were attempted.
+
+        One transaction leases them, few settle them: an outcome waits for those after it, a second at most beside the attempt
+        under way. Rows whose attempt would begin late in their lease, or after `stop` says so, are given back untried."""
+        wanted = {number: new_submission_set_id() for number in deposit_ids}
+        leases = self._rows.lease_deposits(wanted, self._owner, self._clock(), self._lease)
+        outcomes: dict[int, Outcome] = {}
+        ends: list[DepositEnd] = []
+        since = self._clock()
+        for place, lease in enumerate(leases):
+            if place and (stop() or self._clock() + self._lease / 2 > lease.until):
+                self._rows.give_back_deposits(self._owner, [one.deposit.id for one in leases[place:]])
+                break
+            found = self._one(lease)
+            if found is None:
+                continue
+            outcomes[lease.deposit.id] = found[0]
+            ends.append(found[1])
+            if self._clock() - since > _SETTLE_WITHIN:
+                self._settle(ends, outcomes)
+                ends, since = [], self._clock()
+        self._settle(ends, outcomes)
+        return outcomes
+
+    def _one(self, lease: DepositLease) -> tuple[Outcome, DepositEnd] | None:
+        """Open, attempt, tell; None when nobody could be told: the lease runs out and the deposit is tried again."""
+        deposit = lease.deposit
         try:
-            job = self._rows.lease_deposit(
-                deposit_id, self._owner, self._clock(), self._lease, submission_set_id=set_id
-            )
+            job = self._rows.open_deposit(lease)
         except (BlobDamaged, NoSuchMessage, SealBroken):
             # The lease is ours and time heals nothing here: without a verdict the row would come back for ever.
-            _log.error("deposit damaged", deposit_id=deposit_id)
-            damaged = Outcome(
-                DepositState.NEEDS_ATTENTION, "damaged", "damaged: contenu altéré ou absent / content altered or gone"
-            )
-            self._rows.settle_deposit(deposit_id, self._owner, damaged.state, damaged.reason, self._clock())
-            return damaged
-        if job is None:
-            return None
+            _log.error("deposit damaged", deposit_id=deposit.id)
+            damaged = attention("damaged", "contenu altéré ou absent / content altered or gone")
+            return damaged, DepositEnd(deposit.id, damaged.state, damaged.reason)
         with metrics.ATTEMPT_SECONDS.time():
             outcome = self._attempt(job)
         at = self._clock()
         next_attempt_at = None
         if outcome.state is DepositState.RETRY:
-            if at - job.deposit.created_at > GIVE_UP_AFTER:
+            if at - deposit.created_at > GIVE_UP_AFTER:
                 outcome = Outcome(DepositState.NEEDS_ATTENTION, outcome.code, outcome.reason)
             else:
-                next_attempt_at = at + self._pause(job.deposit.attempts + 1)
+                next_attempt_at = at + self._pause(deposit.attempts + 1)
         if outcome.state is not DepositState.RETRY:
-            self._tell(job, outcome, at)
-        self._rows.settle_deposit(deposit_id, self._owner, outcome.state, outcome.reason, at, next_attempt_at)
-        metrics.ATTEMPTS.labels(outcome.state.value).inc()
-        _log.info("deposit attempted", deposit_id=deposit_id, state=outcome.state.value, code=outcome.code)
-        return outcome
+            try:
+                self._tell(job, outcome, at)
+            except Exception as error:
+                _log.warning("deposit not told", deposit_id=deposit.id, error=type(error).__name__)
+                return None
+        return outcome, DepositEnd(deposit.id, outcome.state, outcome.reason, next_attempt_at)
+
+    def _settle(self, ends: Sequence[DepositEnd], outcomes: Mapping[int, Outcome]) -> None:
+        if not ends:
+            return
+        for number in self._rows.settle_deposits(self._owner, ends, self._clock()):
+            _log.warning("deposit held too long", deposit_id=number)
+        for end in ends:
+            metrics.ATTEMPTS.labels(end.state.value).inc()
+            _log.info("deposit attempted", deposit_id=end.id, state=end.state.value, code=outcomes[end.id].code)
 
     def _attempt(self, job: DepositJob) -> Outcome:
         try:
@@ -178,13 +219,9 @@ def make_app(broker_folder: Path, *, polling_interval: float = 0.1) -> Celery:
         depositor: Depositor | None = getattr(self.app, "caducee_depositor", None)
         if depositor is None:
             raise RuntimeError("this process only enqueues: bind a Depositor before working")
-        for deposit_id in deposit_ids:
-            if state.should_stop or state.should_terminate:
-                # What is left stays due: the next worker is told of it.
-                return
-            # The store being away is no failure of the task: the row stays due and comes back by the dispatcher.
-            with contextlib.suppress(StoreError):
-                depositor.run(deposit_id)
+        # The store being away is no failure of the task: the rows stay due and come back by the dispatcher.
+        with contextlib.suppress(StoreError):
+            depositor.run_all(deposit_ids, stop=lambda: bool(state.should_stop or state.should_terminate))
 
     return app
 
@@ -199,7 +236,7 @@ def enqueue(app: Celery, *deposit_ids: int) -> None:
     app.tasks[TASK].apply_async((list(deposit_ids),), retry=False)
 
 
-def run_worker(app: Celery, depositor: Depositor, *, pool: str = "threads", concurrency: int = 4) -> int:
+def run_worker(app: Celery, depositor: Depositor, *, pool: str = "threads", concurrency: int = THREADS) -> int:
     """Work until SIGTERM or SIGINT (running deposits are finished first, within some four seconds when idle); exit status.
 
     Must be called in the main thread of a process of its own: Celery installs signal handlers.
@@ -229,7 +266,7 @@ class DepositDispatcher:
         *,
         lease: timedelta = DEFAULT_LEASE,
         interval: float = 0.25,
-        limit: int = 64,
+        limit: int = 96,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         """`limit` bounds what is looked at, and what may wait in the broker: without a worker, rows that stay due would otherwise
@@ -258,8 +295,9 @@ class DepositDispatcher:
         fresh = [key for key in due if key not in self._enqueued]
         if fresh:
             fresh = fresh[: max(self._limit - broker.waiting(self._app.conf.broker_transport_options), 0)]
-        # A task costs about a millisecond of its own: when many wait, it takes several, and every thread still gets its share.
-        size = _BATCH if len(fresh) >= _MANY else 1
+        # A task, and each of its transactions, costs about a millisecond: when many wait, one takes several, and every thread
+        # still gets its share.
+        size = min(BATCH, 1 + len(fresh) // THREADS)
         for begin in range(0, len(fresh), size):
             batch = fresh[begin : begin + size]
             enqueue(self._app, *batch)

@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import structlog
-from cryptography import x509
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
@@ -31,6 +30,7 @@ from dossier.serve import PEER_CERTIFICATE
 from dossier.store import RecordStore
 from dossier.transactions import SERVICES, Place, Transaction, carry_out
 from ihe import soap
+from ihe.certificates import certificate_of
 
 BASE = "/si-dmp-server/v2/services"
 MAX_BODY = 64 * 1024 * 1024
@@ -115,7 +115,7 @@ def _answer_to(
     """Decide on one request (in a thread). Whatever goes wrong is an answer."""
     message_id, action = "", ""
     try:
-        certificate = x509.load_der_x509_certificate(peer) if peer else None
+        certificate = certificate_of(peer) if peer else None
         request = identify(place.authority, certificate, content_type, body, at, actions=frozenset(transactions))
         message_id, transaction = request.envelope.message_id[:200], transactions[request.envelope.action]
         action = transaction.answer

@@ -11,14 +11,15 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import NoReturn, Protocol
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
 
 from dossier.model import Caller
 from ihe import mtom, soap
+from ihe.certificates import subject_of
 from ihe.datatypes import patient_id
 from ihe.vihf import Vihf, VihfError, verify_vihf
 
@@ -38,6 +39,7 @@ class PathResult(Protocol):
 PathChecker = Callable[[x509.Certificate, Sequence[x509.Certificate], datetime], PathResult]
 
 
+@lru_cache(maxsize=256)
 def structure_of(certificate: x509.Certificate) -> str:
     """Struct_IdNat of an organisation certificate: its only OU of the subject (dmp.md §2), or empty."""
     units = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
@@ -89,15 +91,14 @@ def remember(checker: PathChecker, *, seconds: float = 60.0, size: int = 1000) -
     """`checker`, whose *favourable* verdicts on a certificate shown alone hold for `seconds`: a structure deposits a
     hundred documents
     in a row under one certificate. A revocation is thus seen within `seconds`; a refusal is never remembered."""
-    kept: dict[bytes, tuple[datetime, PathResult]] = {}
+    kept: dict[x509.Certificate, tuple[datetime, PathResult]] = {}
     lock = threading.Lock()
 
     def check(certificate: x509.Certificate, supplied: Sequence[x509.Certificate], at: datetime) -> PathResult:
         if supplied:
             return checker(certificate, supplied, at)
-        name = certificate.fingerprint(hashes.SHA256())
         with lock:
-            known = kept.get(name)
+            known = kept.get(certificate)
         if known is not None and timedelta(0) <= at - known[0] < timedelta(seconds=seconds):
             return known[1]
         verdict = checker(certificate, supplied, at)
@@ -105,9 +106,9 @@ def remember(checker: PathChecker, *, seconds: float = 60.0, size: int = 1000) -
             if verdict.trusted:
                 if len(kept) >= size:
                     kept.clear()
-                kept[name] = (at, verdict)
+                kept[certificate] = (at, verdict)
             else:
-                kept.pop(name, None)
+                kept.pop(certificate, None)
         return verdict
 
     return check
@@ -135,8 +136,8 @@ def identify(
         person=vihf.name_id[:64],
         subject=vihf.subject_name[:128],
         structure_id=vihf.structure_id[:64],
-        signer_dn=vihf.certificate.subject.rfc4514_string()[:512],
-        tls_dn=peer.subject.rfc4514_string()[:512] if peer is not None else "",
+        signer_dn=subject_of(vihf.certificate)[:512],
+        tls_dn=subject_of(peer)[:512] if peer is not None else "",
         software=f"{vihf.software_name} {vihf.software_version}"[:128],
     )
     return Request(holder, vihf, caller, patient_id(vihf.patient.extension, vihf.patient.root), envelope, parts)

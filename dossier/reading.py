@@ -11,6 +11,7 @@ from dossier.model import Access, Caller, Entry, PatientState, Status
 from dossier.tables import accesses, entries, patients, submissions
 from dossier.vault import Vault
 from mailstore.crypto import SealBroken
+from mailstore.direct import Direct
 from mailstore.model import BlobDamaged
 
 MAX_LISTED = 1000
@@ -19,7 +20,7 @@ MAX_LISTED = 1000
 LISTING = select(
     *(column for column in entries.c if column.name != "content"), submissions.c.unique_id.label("submission_unique_id")
 ).join_from(entries, submissions, entries.c.submission_id == submissions.c.id)
-_STATE = select(patients.c.state).where(patients.c.patient_key == bindparam("key"))
+_STATE = Direct(select(patients.c.state).where(patients.c.patient_key == bindparam("key")))
 _LOOKUP = select(entries.c.unique_id, entries.c.entry_uuid).where(
     entries.c.unique_id.in_(bindparam("names", expanding=True)),
     entries.c.patient_key == bindparam("key"),
@@ -45,9 +46,9 @@ class RecordReading:
             return self._state(connection, self._vault.patient_key(patient_id))
 
     def _state(self, connection: Connection, patient_key: bytes) -> PatientState:
-        row = connection.execute(_STATE, {"key": patient_key}).first()
+        row = _STATE.first(connection, {"key": patient_key})
         if row is not None:
-            return PatientState(row.state)
+            return PatientState(row[0])
         return PatientState.ACTIVE if self._automatic else PatientState.ABSENT
 
     def lookup(self, patient_id: str, unique_ids: Sequence[str]) -> tuple[str, ...]:

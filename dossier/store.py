@@ -25,14 +25,35 @@ from dossier.model import Caller, NewEntry, NewSubmission, PatientState, RecordR
 from dossier.reading import LISTING, RecordReading
 from dossier.tables import accesses, entries, patients, submissions
 from dossier.vault import INLINE, SEALED_FIELDS, Vault
+from mailstore.direct import Direct, DirectAmong
 from mailstore.model import StoreUnavailable
 
-# Made once: building a statement costs more than running it.
-_INSERT_ENTRY, _INSERT_SUBMISSION, _INSERT_ACCESS = insert(entries), insert(submissions), insert(accesses)
-_KNOWN = select(entries.c.unique_id, entries.c.sha1, entries.c.patient_key).where(
-    entries.c.unique_id.in_(bindparam("names", expanding=True))
+_INSERT_ENTRY = Direct(
+    insert(entries),
+    "submission_id",
+    "entry_uuid",
+    "unique_id",
+    "patient_key",
+    "status",
+    "is_signature",
+    "sha1",
+    "size",
+    "blob",
+    "content",
+    "sealed",
+    "stored_at",
 )
-_TAKEN = select(submissions.c.id).where(submissions.c.unique_id == bindparam("name"))
+_INSERT_SUBMISSION = Direct(
+    insert(submissions).returning(submissions.c.id), "unique_id", "patient_key", "stored_at", "sealed"
+)
+_INSERT_ACCESS = Direct(insert(accesses), "at", "patient_key", "action", "outcome", "sealed")
+_KNOWN = DirectAmong(
+    lambda names: select(entries.c.unique_id, entries.c.sha1, entries.c.patient_key).where(
+        entries.c.unique_id.in_(names)
+    ),
+    most=64,
+)
+_TAKEN = Direct(select(submissions.c.id).where(submissions.c.unique_id == bindparam("name")))
 
 
 def _utc() -> datetime:
@@ -132,7 +153,7 @@ class RecordStore(RecordReading):
             "stored_at": stored_at,
             "sealed": vault.seal(fields, submission.unique_id),
         }
-        key = connection.execute(_INSERT_SUBMISSION, row).inserted_primary_key
+        key = _INSERT_SUBMISSION.first(connection, row)
         for entry in submission.entries:
             if entry.replaces:
                 self._deprecate(connection, entry.replaces, patient_key)
@@ -143,7 +164,7 @@ class RecordStore(RecordReading):
             "stored_at": stored_at,
         }
         rows = [common | self._row(entry, submission, blobs.get(entry.unique_id, "")) for entry in submission.entries]
-        connection.execute(_INSERT_ENTRY, rows)
+        _INSERT_ENTRY.run(connection, rows)
         return tuple(str(row["entry_uuid"]) for row in rows)
 
     def _row(self, entry: NewEntry, submission: NewSubmission, blob: str) -> dict[str, Any]:
@@ -166,18 +187,16 @@ class RecordStore(RecordReading):
     def _refuse_known(self, connection: Connection, submission: NewSubmission) -> None:
         """Documents first, then the set: a retry of a whole set must be told about its documents (dmp.md §3.10)."""
         names = [entry.unique_id for entry in submission.entries]
-        known = {row.unique_id: row for row in connection.execute(_KNOWN, {"names": names})}
+        known = {found: (kept, owner) for found, kept, owner in _KNOWN.all(connection, {}, names)}
         patient_key = self._vault.patient_key(submission.patient_id)
         for entry in submission.entries:
-            row = known.get(entry.unique_id)
-            if row is None:
+            if entry.unique_id not in known:
                 continue
-            same = hmac.compare_digest(row.sha1, sha1(entry.content)) and hmac.compare_digest(
-                row.patient_key, patient_key
-            )
+            kept, owner = known[entry.unique_id]
+            same = hmac.compare_digest(kept, sha1(entry.content)) and hmac.compare_digest(owner, patient_key)
             code = "XDSDuplicateUniqueIdInRegistry" if same else "XDSNonIdenticalHash"
             raise RecordRefusal(code, entry.unique_id)
-        if connection.execute(_TAKEN, {"name": submission.unique_id}).first() is not None:
+        if _TAKEN.first(connection, {"name": submission.unique_id}) is not None:
             # Not XDSDuplicateUniqueIdInRegistry: that answer promises that the document itself is here.
             raise RecordRefusal("XDSRegistryMetadataError", "lot déjà utilisé / submission set id already used")
 
@@ -250,6 +269,17 @@ class RecordStore(RecordReading):
         except StoreUnavailable as error:
             raise RecordUnavailable("base de données indisponible / database unavailable") from error
 
+    def tell_state(self, patient_id: str, caller: Caller, action: str) -> PatientState:
+        """Where the record of a patient (CX value) stands, the look itself being traced under `caller` in the same
+        transaction. Raises RecordUnavailable: an untraced access is not served."""
+        try:
+            with self._vault.writing() as connection:
+                state = self._state(connection, self._vault.patient_key(patient_id))
+                self._write_access(connection, action, state.value, caller, patient_id, ())
+        except StoreUnavailable as error:
+            raise RecordUnavailable("trace impossible / cannot trace") from error
+        return state
+
     def trace(
         self, action: str, outcome: str, caller: Caller, *, patient_id: str = "", unique_ids: Sequence[str] = ()
     ) -> None:
@@ -278,7 +308,7 @@ class RecordStore(RecordReading):
             "outcome": outcome[:64],
             "sealed": self._vault.seal({"caller": who, "unique_ids": list(unique_ids)[:100]}, f"access {at}"),
         }
-        connection.execute(_INSERT_ACCESS, row)
+        _INSERT_ACCESS.run(connection, [row])
 
 
 def sha1(content: bytes) -> str:

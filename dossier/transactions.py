@@ -53,13 +53,12 @@ def existence(place: Place, request: Request, at: datetime) -> bytes:
         sender_fault("", f"test d'existence illisible / unreadable existence test: {error.code}")
     if query.patient != request.vihf.patient:
         sender_fault("XDSPatientIdDoesNotMatch", "Le patient du VIHF n'est pas celui du test / patient does not match")
-    state = place.store.patient_state(request.patient_id)
+    state = place.store.tell_state(request.patient_id, request.caller, "TD0.2")
     status = {
         PatientState.ACTIVE: hl7v3.RecordStatus.ACTIVE,
         PatientState.CLOSED: hl7v3.RecordStatus.CLOSED,
         PatientState.ABSENT: hl7v3.RecordStatus.ABSENT,
     }[state]
-    place.store.trace("TD0.2", state.value, request.caller, patient_id=request.patient_id)
     closed = "DMPClosed" if state is PatientState.CLOSED else ""
     answer = hl7v3.Existence(status, "VALIDE" if state is PatientState.ACTIVE else "", closed)
     return hl7v3.build_existence_answer(query, answer, message_id=_oid(), source_id=_oid(), at=at)

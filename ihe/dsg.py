@@ -17,15 +17,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import cast
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.constant_time import bytes_eq
-from cryptography.hazmat.primitives.serialization import Encoding
 from lxml import etree
 
+from ihe.certificates import base64_of, certificate_of, issuer_of, octets_of, public_key_of
 from ihe.xml import Element, XmlError, XmlLimits, escaped, escaped_attribute, parse_xml, text_of, to_bytes
 
 DS = "http://www.w3.org/2000/09/xmldsig#"
@@ -38,6 +39,7 @@ SOURCE_PURPOSE = "1.2.840.10065.1.12.1.14"
 _MANIFEST_ID = "IHEManifest"
 _PROPERTIES_ID = "S0-SignedProperties"
 _NS = {"ds": DS, "x": XADES}
+_NAMED = etree.XPath("//*[@Id=$name]")
 _TAG = re.compile(r"<[^ >]+")
 _LIMITS = XmlLimits(size=1024 * 1024, depth=32, elements=20_000)
 
@@ -133,9 +135,9 @@ def _signed_properties(chain: Sequence[x509.Certificate], at: datetime, digest: 
     listed = "".join(
         # XAdES 1.1.1 has its own DigestMethod and DigestValue, in its own namespace.
         f'<xades:Cert><xades:CertDigest><xades:DigestMethod Algorithm="{digest.digest_uri}"></xades:DigestMethod>'
-        f"<xades:DigestValue>{_b64(digest.digest(certificate.public_bytes(Encoding.DER)))}</xades:DigestValue>"
+        f"<xades:DigestValue>{_b64(digest.digest(octets_of(certificate)))}</xades:DigestValue>"
         "</xades:CertDigest><xades:IssuerSerial>"
-        f"<ds:X509IssuerName>{escaped(certificate.issuer.rfc4514_string())}</ds:X509IssuerName>"
+        f"<ds:X509IssuerName>{escaped(issuer_of(certificate))}</ds:X509IssuerName>"
         f"<ds:X509SerialNumber>{certificate.serial_number}</ds:X509SerialNumber></xades:IssuerSerial></xades:Cert>"
         for certificate in chain
     )
@@ -207,9 +209,7 @@ def _written(
         f'<ds:SignatureMethod Algorithm="{digest.signature_uri}"></ds:SignatureMethod>{parts}</ds:SignedInfo>'
     )
     value = _b64(key.sign(_alone(info, ds=DS), padding.PKCS1v15(), digest.algorithm()))
-    certificates = "".join(
-        f"<ds:X509Certificate>{_b64(item.public_bytes(Encoding.DER))}</ds:X509Certificate>" for item in chain
-    )
+    certificates = "".join(f"<ds:X509Certificate>{base64_of(item)}</ds:X509Certificate>" for item in chain)
     return (
         f"<?xml version='1.0' encoding='UTF-8'?>\n<ds:Signature xmlns:ds=\"{DS}\" Id=\"{name}\">{info}"
         f"<ds:SignatureValue>{value}</ds:SignatureValue><ds:KeyInfo><ds:X509Data>{certificates}</ds:X509Data></ds:KeyInfo>"
@@ -253,7 +253,7 @@ def _transform(reference: Element) -> bool | None:
 
 def _check_signed_info(root: Element, certificate: x509.Certificate, accepted: frozenset[LotDigest]) -> LotDigest:
     info = root.find("ds:SignedInfo", _NS)
-    public = certificate.public_key()
+    public = public_key_of(certificate)
     if info is None or not isinstance(public, rsa.RSAPublicKey):
         raise DsgError("form", "no SignedInfo, or not an RSA certificate")
     method = info.find("ds:CanonicalizationMethod", _NS)
@@ -273,7 +273,7 @@ def _check_signed_info(root: Element, certificate: x509.Certificate, accepted: f
 
 def _target(root: Element, identifier: str, tag: str) -> Element:
     """The one element with this Id, of this kind (a copy elsewhere must not be the one that is read)."""
-    found = [item for item in root.iter() if isinstance(item.tag, str) and item.get("Id") == identifier]
+    found = cast("list[Element]", _NAMED(root, name=identifier))
     if len(found) != 1 or found[0].tag != tag:
         raise DsgError("form", "a signed element is missing, or given twice")
     return found[0]
@@ -293,9 +293,9 @@ def _check_references(root: Element, accepted: frozenset[LotDigest]) -> tuple[El
         # Same-document references by bare name have no comments unless a transform says otherwise (XMLDSig §4.4.3.3);
         # the profile's transform, applied to such a node set, finds none either: both readings are tried.
         comments = _transform(reference)
-        digests = [digest.digest(_canonical(target, comments=keep)) for keep in {bool(comments), False}]
         claimed = _decode(reference.find("ds:DigestValue", _NS))
-        if not any(bytes_eq(claimed, value) for value in digests):
+        readings = (True, False) if comments else (False,)
+        if not any(bytes_eq(claimed, digest.digest(_canonical(target, comments=keep))) for keep in readings):
             raise DsgError("digest", "a signed element was changed")
         found[identifier] = target
     return found[_MANIFEST_ID], found[_PROPERTIES_ID]
@@ -344,7 +344,7 @@ def verify_lot_signature(
         raise DsgError("form", "not a signature")
     try:
         found = root.find("ds:KeyInfo/ds:X509Data/ds:X509Certificate", _NS)
-        certificate = x509.load_der_x509_certificate(_decode(found))
+        certificate = certificate_of(_decode(found))
     except ValueError:
         raise DsgError("certificate", "no readable signing certificate") from None
     digest = _check_signed_info(root, certificate, accepted)
@@ -359,7 +359,7 @@ def _check_properties(properties: Element, certificate: x509.Certificate, accept
     method = properties.find(".//x:SigningCertificate/x:Cert/x:CertDigest/x:DigestMethod", _NS)
     digest = _algorithm(method, accepted)
     claimed = _decode(properties.find(".//x:SigningCertificate/x:Cert/x:CertDigest/x:DigestValue", _NS))
-    if not bytes_eq(claimed, digest.digest(certificate.public_bytes(Encoding.DER))):
+    if not bytes_eq(claimed, digest.digest(octets_of(certificate))):
         raise DsgError("signing-certificate", "the signing certificate is not the announced one")
     try:
         moment = datetime.fromisoformat(text_of(properties.find(".//x:SigningTime", _NS)))

@@ -11,7 +11,6 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from email.message import Message
 from typing import NoReturn
 from urllib.parse import quote
 
@@ -22,6 +21,13 @@ MAX_SIZE = 64 * 1024 * 1024
 _MAX_PART_HEADER = 16 * 1024
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 _CID = re.compile(r"[!-;=?-~]+")
+_WORD = r"[!#-'*+.0-9A-Z^-z|~-]+"
+_MEDIA_TYPE = re.compile(rf"[ \t]*({_WORD}/{_WORD})[ \t]*(?=;|\Z)")
+_PARAMETER = re.compile(
+    # A lone semicolon, before another or at the end, is tolerated; so are unquoted boundaries and types.
+    rf""";[ \t]*(?:({_WORD})[ \t]*=[ \t]*(?:([^\s;"]+)|"((?:[^"\\\r\n\0]|\\[ -~])*)"))?[ \t]*(?=;|\Z)"""
+)
+_ESCAPE = re.compile(r"\\(.)")
 
 
 class MtomError(Exception):
@@ -93,18 +99,25 @@ def _part(boundary: str, media_type: str, cid: str, content: bytes) -> bytes:
 
 
 def _parameters(content_type: str) -> tuple[str, dict[str, str]]:
-    """Media type and parameters of a Content-Type value."""
-    if len(content_type) > 2000 or any(char in content_type for char in "\r\n\0"):
+    """Media type and parameters of a Content-Type value (RFC 2045 §5.1): tokens and quoted strings. A name given twice, or in
+    the pieces of RFC 2231, is no parameter that MTOM has."""
+    if len(content_type) > 2000:
         raise MtomError("content-type", "unusable Content-Type")
-    message = Message()
-    try:
-        message["Content-Type"] = content_type
-        pairs = message.get_params(failobj=[], unquote=True)
-    except Exception:
-        # email.message meets hostile parameters (RFC 2231) with several undocumented exceptions.
-        raise MtomError("content-type", "unusable Content-Type") from None
-    values = {str(name).lower(): str(value) for name, value in pairs[1:] if isinstance(value, str)}
-    return (str(pairs[0][0]).strip().lower() if pairs else ""), values
+    media_type = _MEDIA_TYPE.match(content_type)
+    if media_type is None:
+        raise MtomError("content-type", "unusable Content-Type")
+    values: dict[str, str] = {}
+    position = media_type.end()
+    while position < len(content_type):
+        found = _PARAMETER.match(content_type, position)
+        if found is None:
+            raise MtomError("content-type", "unusable Content-Type")
+        if found[1]:
+            value = found[2] if found[2] is not None else _ESCAPE.sub(r"\1", found[3])
+            if values.setdefault(found[1].lower(), value) != value:
+                raise MtomError("content-type", "a parameter is given twice")
+        position = found.end()
+    return media_type[1].lower(), values
 
 
 def _part_headers(block: bytes) -> dict[str, str]:

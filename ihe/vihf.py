@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.constant_time import bytes_eq
 from lxml import etree
 
+from ihe.certificates import certificate_of_base64, public_key_of, relative_names_of
 from ihe.datatypes import parse_cx
 from ihe.values import Code
 from ihe.vihf_model import (
@@ -57,6 +58,7 @@ _DIGESTS = {
 _S = {"s": SAML, "ds": DS}
 _LIMITS = XmlLimits(size=256 * 1024, depth=24, elements=2000)
 _MAX_PREFIXES = 20
+_NAMED = etree.XPath("count(//@*[(name()='ID' or name()='Id' or name()='id') and .=$name])")
 
 
 def _refuse(code: str, french: str, english: str) -> VihfError:
@@ -74,8 +76,7 @@ def _signature_of(root: Element) -> Element:
     if not expected_place or len(list(root.iter(f"{{{SAML}}}Assertion"))) != 1:
         raise wrapped
     identifier = root.get("ID") or ""
-    identifiers = [item.get(name) for item in root.iter() for name in ("ID", "Id", "id") if isinstance(item.tag, str)]
-    if not identifier or identifiers.count(identifier) != 1:
+    if not identifier or _NAMED(root, name=identifier) != 1.0:
         raise wrapped
     references = signatures[0].findall("ds:SignedInfo/ds:Reference", _S)
     if len(references) != 1 or references[0].get("URI") != f"#{identifier}":
@@ -91,10 +92,9 @@ def _certificate(signature: Element) -> x509.Certificate:
     refused = _refuse("certificate", "certificat du VIHF absent ou illisible", "no readable signing certificate")
     if not found:
         raise refused
-    pem = "-----BEGIN CERTIFICATE-----\n" + "".join(text_of(found[0]).split()) + "\n-----END CERTIFICATE-----\n"
     try:
-        return x509.load_pem_x509_certificate(pem.encode("ascii"))
-    except (ValueError, UnicodeEncodeError):
+        return certificate_of_base64(text_of(found[0]))
+    except ValueError:
         raise refused from None
 
 
@@ -122,7 +122,7 @@ def _check_signature_value(info: Element, signature: Element, certificate: x509.
     """RSA over the exclusive canonical form of SignedInfo, by the key of the certificate."""
     form, prefixes = _method(info.find("ds:CanonicalizationMethod", _S))
     algorithm = _SIGNATURES.get(_method(info.find("ds:SignatureMethod", _S))[0])
-    public = certificate.public_key()
+    public = public_key_of(certificate)
     if form != EXC_C14N or algorithm is None or not isinstance(public, rsa.RSAPublicKey):
         return False
     value = _decoded(signature.find("ds:SignatureValue", _S))
@@ -214,7 +214,7 @@ def _codes(attributes: dict[str, list[Element]], name: str, tag: str) -> tuple[C
 
 def _names_certificate(issuer: str, certificate: x509.Certificate) -> bool:
     """True when Issuer is the subject of the certificate, in either order of the RDNs (dmp.md §2)."""
-    subject = [rdn.rfc4514_string() for rdn in certificate.subject.rdns]
+    subject = relative_names_of(certificate)
     compact = ",".join(piece.strip() for piece in issuer.split(","))
     return compact in (
         ",".join(piece.strip() for piece in ",".join(order).split(",")) for order in (subject, subject[::-1])

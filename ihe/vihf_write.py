@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from cryptography.hazmat.primitives.serialization import Encoding
 from lxml import etree
 
+from ihe.certificates import base64_of, subject_of
 from ihe.datatypes import patient_id
 from ihe.values import Code
 from ihe.vihf_model import (
@@ -134,13 +134,13 @@ def build_vihf(
         raise VihfError("no-role", "aucune profession ni spécialité dans le VIHF", "at least one role is needed")
     if _ID.fullmatch(assertion_id) is None:
         raise VihfError("bad-text", "identifiant de VIHF inutilisable", "the assertion id is not an XML ID")
-    issuer = chain[0].subject.rfc4514_string()
+    issuer = subject_of(chain[0])
     canonical = exclusive(_unsigned(content, issuer, assertion_id, at, settings or VihfSettings()))
     info = _SIGNED_INFO.format(id=assertion_id, digest=_b64(hashlib.sha256(canonical).digest()))
     signature = _SIGNATURE.format(
         info=info,
         value=_b64(key.sign(info.encode(), padding.PKCS1v15(), hashes.SHA256())),
-        certificate=_b64(chain[0].public_bytes(Encoding.DER)),
+        certificate=base64_of(chain[0]),
     )
     # The SAML schema wants the signature right after Issuer, the first element; no value can hold the end tag unescaped.
     before, end, after = canonical.partition(_ISSUER_END)

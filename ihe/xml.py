@@ -27,6 +27,7 @@ Element = etree._Element
 
 XSI = "http://www.w3.org/2001/XMLSchema-instance"
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_PLAIN = re.compile("[ !#-%'-;=?-~\u00a0-\ud7ff]*")  # what stands for itself everywhere; the rest is looked at closely
 _IN_ATTRIBUTES = {"&": "&amp;", "<": "&lt;", '"': "&quot;", "\t": "&#x9;", "\n": "&#xA;", "\r": "&#xD;"}
 _NOT_MARKS = bytes(value for value in range(256) if value not in b"<=")
 _SMALL = 4 * 1024 * 1024
@@ -196,6 +197,8 @@ def text_of(element: Element | None) -> str:
     """All the character data below `element`, comments left out, white space collapsed at both ends."""
     if element is None:
         return ""
+    if len(element) == 0 and isinstance(element.tag, str):
+        return (element.text or "").strip()
     parts: list[str] = []
     for piece in element.iter():
         if isinstance(piece.tag, str):
@@ -217,6 +220,8 @@ def is_xml_text(value: str) -> bool:
 
 def escaped(value: str) -> str:
     """Character data as canonical XML writes it (C14N §2.3). Raises XmlError(`xml-text`)."""
+    if _PLAIN.fullmatch(value) is not None:
+        return value
     if not is_xml_text(value):
         raise XmlError("xml-text", "a value holds characters that XML cannot carry")
     return value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\r", "&#xD;")
@@ -224,6 +229,8 @@ def escaped(value: str) -> str:
 
 def escaped_attribute(value: str) -> str:
     """The same between the double quotes of an attribute. Raises XmlError(`xml-text`)."""
+    if _PLAIN.fullmatch(value) is not None:
+        return value
     if not is_xml_text(value):
         raise XmlError("xml-text", "a value holds characters that XML cannot carry")
     for character, written in _IN_ATTRIBUTES.items():

@@ -7,8 +7,11 @@ and their number is bounded; groups become the start and end markers of RFC 3501
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from typing import NamedTuple
 
 from imap.format import nstring
 from mime import Field
@@ -22,12 +25,22 @@ _UNQUOTED = re.compile(rb'((?!))|([<>,;:()])|([^<>,;:()"]++)|(.)', re.DOTALL)
 _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
 
 
-def value_of(fields: Sequence[Field], name: str) -> bytes | None:
+Header = Mapping[str, bytes]
+"""The first field of each name, in lower case, as it is written."""
+
+
+def header_of(fields: Sequence[Field]) -> Header:
+    """The header that these fields make, for `value_of`."""
+    found: dict[str, bytes] = {}
+    for field in fields:
+        found.setdefault(field.name.lower(), field.value)
+    return found
+
+
+def value_of(header: Header, name: str) -> bytes | None:
     """The first field of that name: unfolded, stripped, control characters out; None when there is none."""
-    for found in fields:
-        if found.name.lower() == name:
-            return _CONTROLS.sub(b"", _FOLD.sub(b"", found.value[:MOST_VALUE])).strip()
-    return None
+    value = header.get(name)
+    return None if value is None else _CONTROLS.sub(b"", _FOLD.sub(b"", value[:MOST_VALUE])).strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +86,17 @@ def _clean(pieces: list[bytes]) -> bytes:
     return b" ".join(b"".join(pieces).split())
 
 
-def _address(name: bytes | None, mailbox: bytes | None, host: bytes | None, route: bytes | None = None) -> bytes:
-    return b"(" + b" ".join((nstring(name), nstring(route), nstring(mailbox), nstring(host))) + b")"
+class Address(NamedTuple):
+    """An address of a header, as written. A group begins with one that has a mailbox alone, its name, and ends with one that
+    has nothing (RFC 9051 §7.5.2)."""
+
+    name: bytes | None = None
+    route: bytes | None = None
+    mailbox: bytes | None = None
+    host: bytes | None = None
 
 
-def _mailbox(tokens: list[_Token]) -> bytes | None:
+def _mailbox(tokens: list[_Token]) -> Address | None:
     """One address between two commas; None when nothing is there."""
     kinds = [token.kind for token in tokens]
     comments = [token.text for token in tokens if token.kind == "("]
@@ -98,52 +117,66 @@ def _mailbox(tokens: list[_Token]) -> bytes | None:
         local, host = spec, b""
     if local.startswith(b'"') and local.endswith(b'"') and len(local) > 1:
         local = _ESCAPE.sub(rb"\1", local[1:-1])
-    return _address(name or None, local.strip(), host.strip(), route or None)
+    return Address(name or None, route or None, local.strip(), host.strip())
 
 
-def address_list(value: bytes | None) -> bytes:
-    """The parenthesised address structures of a field, or NIL when it holds none."""
-    found: list[bytes] = []
+def addresses(value: bytes) -> Iterator[Address]:
+    """The addresses of a field, groups included."""
     pending: list[_Token] = []
     angle = group = False
-    for token in [*_tokens(value or b""), _Token(",", b"", b"")]:
-        if len(found) >= MOST_ADDRESSES:
-            break
+    for token in [*_tokens(value), _Token(",", b"", b"")]:
         angle = token.kind == "<" or (angle and token.kind != ">")
         if angle and not (token.kind == "," and not token.raw):
             pending.append(token)
         elif token.kind == ":" and not group:
-            # The name of a group: (NIL NIL name NIL) opens it.
-            found.append(_address(None, _clean([part.text for part in pending if part.kind != "("]), None))
+            yield Address(mailbox=_clean([part.text for part in pending if part.kind != "("]))
             pending, group = [], True
         elif token.kind in (",", ";"):
             mailbox = _mailbox(pending)
             pending = []
             if mailbox is not None:
-                found.append(mailbox)
+                yield mailbox
             if token.kind == ";" and group:
-                found.append(_address(None, None, None))
+                yield Address()
                 group = False
         else:
             pending.append(token)
     if group:
-        found.append(_address(None, None, None))
+        yield Address()
+
+
+def address_list(value: bytes | None) -> bytes:
+    """The parenthesised address structures of a field, or NIL when it holds none."""
+    if not value:
+        return b"NIL"
+    return _remembered(value) if len(value) <= REMEMBERED else _address_list(value)
+
+
+REMEMBERED = 160
+"""Octets of the longest field that is remembered: correspondents write again and again."""
+
+
+def _address_list(value: bytes) -> bytes:
+    found = [b"(" + b" ".join(map(nstring, one)) + b")" for one in islice(addresses(value), MOST_ADDRESSES)]
     return b"(" + b"".join(found) + b")" if found else b"NIL"
 
 
-def envelope(fields: Sequence[Field]) -> bytes:
+_remembered = lru_cache(maxsize=1024)(_address_list)
+
+
+def envelope(header: Header) -> bytes:
     """The ENVELOPE of a header. Sender and Reply-To default to From (RFC 3501 §7.4.2)."""
-    origin = address_list(value_of(fields, "from"))
+    origin = address_list(value_of(header, "from"))
     senders = [origin]
     for name in ("sender", "reply-to"):
-        own = address_list(value_of(fields, name))
+        own = address_list(value_of(header, name))
         senders.append(origin if own == b"NIL" else own)
     parts = [
-        nstring(value_of(fields, "date")),
-        nstring(value_of(fields, "subject")),
+        nstring(value_of(header, "date")),
+        nstring(value_of(header, "subject")),
         *senders,
-        *(address_list(value_of(fields, name)) for name in ("to", "cc", "bcc")),
-        nstring(value_of(fields, "in-reply-to")),
-        nstring(value_of(fields, "message-id")),
+        *(address_list(value_of(header, name)) for name in ("to", "cc", "bcc")),
+        nstring(value_of(header, "in-reply-to")),
+        nstring(value_of(header, "message-id")),
     ]
     return b"(" + b" ".join(parts) + b")"

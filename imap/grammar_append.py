@@ -88,9 +88,9 @@ def parse_replace(scanner: Scanner) -> Arguments:
 
 
 def append_target(text: bytes, literals: Sequence[bytes | Received], *, utf8: bool) -> str | None:
-    """The mailbox a message literal is about to be sent to, when the command so far (`text` without the literal's own
-    `{n}`) is an APPEND or REPLACE that has come to its message; else None. A malformed one is None: its literal is an
-    ordinary one, small, and the whole command will be refused."""
+    """The mailbox that a first message literal is about to be sent to, when the command so far (`text` without the
+    literal's own `{n}`) is an APPEND or REPLACE that has come to its message; else None. A malformed one is None: its
+    literal is an ordinary one, small, and the whole command will be refused."""
     scanner = Scanner(text, literals, utf8=utf8)
     try:
         scanner.tag()
@@ -105,14 +105,22 @@ def append_target(text: bytes, literals: Sequence[bytes | Received], *, utf8: bo
             return None
         name = mailbox_name(scanner)
         scanner.space()
-        while True:
-            _options(scanner)
-            if scanner.at_end():
-                return name
-            if scanner.accept(b"UTF8 (") and scanner.at_end():
-                return name
-            scanner.message()
-            scanner.accept(b")")
-            scanner.space()
+        return name if _at_message(scanner) else None
     except (BadCommand, Refused):
         return None
+
+
+def another_message(text: bytes, *, utf8: bool) -> bool:
+    """Whether what came since the literal of a message (`text`, as in `append_target`) has come to the next one."""
+    scanner = Scanner(text, (), utf8=utf8)
+    try:
+        scanner.accept(b")")
+        scanner.space()
+        return _at_message(scanner)
+    except (BadCommand, Refused):
+        return False
+
+
+def _at_message(scanner: Scanner) -> bool:
+    _options(scanner)
+    return scanner.at_end() or (scanner.accept(b"UTF8 (") and scanner.at_end())

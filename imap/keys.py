@@ -9,11 +9,13 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone
 from email.utils import parsedate_tz
+from functools import lru_cache
 from html.parser import HTMLParser
 
 from imap.base_subject import base_subject, collation_key
+from imap.envelope import REMEMBERED, Header, addresses, header_of, value_of
 from mime import Part
-from mime.words import decode_charset
+from mime.words import decode_charset, decode_words, text
 
 MOST_TEXT = 200
 MOST_REFERENCES = 100
@@ -43,9 +45,10 @@ class Keys:
 
 def keys_of(root: Part, raw: bytes) -> Keys:
     """The keys of a parsed message. Never raises."""
+    header = header_of(root.fields)
     subject, is_reply = base_subject(root.get("subject") or "")
     sent, day = _sent(root.get("date") or "")
-    senders, receivers, copies = (_first_address(root, name) for name in ("from", "to", "cc"))
+    senders, receivers, copies = (_first_address(header, name) for name in ("from", "to", "cc"))
     return Keys(
         subject=_text(collation_key(subject)),
         is_reply=is_reply,
@@ -73,13 +76,23 @@ def _message_ids(root: Part, name: str) -> list[str]:
     return [] if field is None else _MESSAGE_ID.findall(field.text[: 64 * 1024])
 
 
-def _first_address(root: Part, name: str) -> tuple[str, str]:
-    """Mailbox (the local part) and display name of the first address; without a name, the address (RFC 5957 §3)."""
-    field = root.field(name)
-    if field is None:
+def _first_address(header: Header, name: str) -> tuple[str, str]:
+    """Mailbox (the local part, or the name of a group) and display name of the first address of ENVELOPE; without a name,
+    the address (RFC 5256 §3, RFC 5957 §3)."""
+    value = value_of(header, name) or b""
+    return _remembered(value) if len(value) <= REMEMBERED else _first_of(value)
+
+
+def _first_of(value: bytes) -> tuple[str, str]:
+    first = next(addresses(value), None)
+    if first is None:
         return "", ""
-    display, address = next(iter(root.addresses(name)), ("", ""))
-    return _text(collation_key(address.rpartition("@")[0] or address)), _text(collation_key(display or address))
+    mailbox, host = text(first.mailbox or b""), text(first.host or b"")
+    display = decode_words(text(first.name or b"")) or (f"{mailbox}@{host}" if host else mailbox)
+    return _text(collation_key(mailbox)), _text(collation_key(display))
+
+
+_remembered = lru_cache(maxsize=1024)(_first_of)
 
 
 def _sent(value: str) -> tuple[float | None, date | None]:
@@ -133,10 +146,16 @@ def preview(root: Part, raw: bytes) -> str:
             words = _Words()
             words.feed(shown)
             shown = "".join(words.found)
-        shown = "".join(char if char.isprintable() else " " for char in shown)
-        if text := " ".join(shown.split())[:MOST_PREVIEW].strip():
+        if text := _one_line(shown):
             return text
     return ""
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    if not line.isprintable():
+        line = " ".join("".join([char if char.isprintable() else " " for char in line]).split())
+    return line[:MOST_PREVIEW].strip()
 
 
 def encode_keys(keys: Keys) -> bytes:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from imap.channel import Channel, LineTooLong
 from imap.errors import BadCommand, EndSession, Refused
-from imap.grammar_append import append_target
+from imap.grammar_append import another_message, append_target
 from imap.limits import Limits
 from imap.parser import command_tag
 from imap.values import Received
@@ -36,8 +36,8 @@ class Sink(Received, Protocol):
         """Forgets all of it."""
 
 
-Opener = Callable[[str, int, bool], Awaitable[Sink]]
-"""(mailbox, size, whether binary) -> a sink. Raises Refused when the message may not come."""
+Opener = Callable[[str, int, bool, bool], Awaitable[Sink]]
+"""(mailbox, size, whether binary, whether it comes without waiting) -> a sink. Raises Refused: the message may not come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,9 @@ class CommandReader:
         "_invite",
         "_limits",
         "_literals",
+        "_name",
         "_open",
+        "_read_up_to",
         "_refused",
         "_text",
         "_total",
@@ -95,6 +97,8 @@ class CommandReader:
         self._text = bytearray()
         self._literals: list[bytes | Sink] = []
         self._total = 0
+        self._name: str | None = None  # the mailbox of the message before
+        self._read_up_to = 0
         self._refused: Refused | None = None
 
     async def read(self) -> RawCommand:
@@ -133,7 +137,8 @@ class CommandReader:
 
     async def _literal(self, match: re.Match[bytes], before: bytes) -> None:
         size, unasked = int(match[2]), bool(match[3])
-        target = self._target(before)
+        target = self._name = self._target(before)
+        self._read_up_to = len(self._text)
         self._total += size
         allowed = self._allowed(target is not None)
         excess = self._total > allowed if target is None else size > allowed
@@ -161,6 +166,9 @@ class CommandReader:
 
     def _target(self, before: bytes) -> str | None:
         """The mailbox, when it is a message that comes."""
+        if self._name is not None:
+            # Only what came since the message before it: reading a hundred from the start each time takes for ever.
+            return self._name if another_message(before[self._read_up_to :], utf8=self._utf8) else None
         if not self._authenticated or not _APPEND.match(before):
             return None
         return append_target(before, self._literals, utf8=self._utf8)
@@ -172,7 +180,7 @@ class CommandReader:
 
     async def _message(self, target: str, size: int, *, binary: bool, unasked: bool) -> None:
         """Receives a message into a sink. After a refusal in the middle, the rest of the literal is read and forgotten."""
-        sink = await self._open(target, size, binary)
+        sink = await self._open(target, size, binary, unasked)
         self._literals.append(sink)
         if not unasked:
             await self._invite()

@@ -263,9 +263,9 @@ class Session:
             open_sink=self._open_sink,
         )
 
-    async def _open_sink(self, name: str, size: int, binary: bool) -> Sink:
+    async def _open_sink(self, name: str, size: int, binary: bool, unasked: bool) -> Sink:
         try:
-            return await open_sink(self, name, size, binary=binary)
+            return await open_sink(self, name, size, binary=binary, unasked=unasked)
         except StoreError as error:
             raise Refused(_code(error), str(error)) from None
 

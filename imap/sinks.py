@@ -53,13 +53,16 @@ class UploadSink:
             self.upload.discard()
 
 
-async def open_sink(session: Session, name: str, size: int, *, binary: bool) -> UploadSink:
+async def open_sink(session: Session, name: str, size: int, *, binary: bool, unasked: bool) -> UploadSink:
     """A sink for a message of `size` octets announced for a mailbox. Raises Refused, StoreError: no such folder, no
-    right to add to it, no room; the client has sent nothing of it yet, when it waits for the invitation."""
+    right to add to it, no room; the client has sent nothing of it yet, when it waits for the invitation. A small message
+    that comes `unasked` is taken first: nothing is spared by asking twice what the command asks in any case."""
     if not size:
         raise Refused("CANNOT", "An empty message is not stored")
-    await session.call(check_target, session.store, session.account, name, size)
-    return UploadSink(session, session.store.upload(session.limits.message_size), binary=binary)
+    upload = session.store.upload(session.limits.message_size)
+    if not (unasked and upload.stays_in_memory(size)):
+        await session.call(check_target, session.store, session.account, name, size)
+    return UploadSink(session, upload, binary=binary)
 
 
 def check_target(store: Store, account: Account, name: str, size: int) -> None:

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from imap.envelope import envelope
+from imap.envelope import envelope, header_of
 from imap.keys import Keys, decode_keys, encode_keys, keys_of
 from imap.structure import body_structure
 from mime import Part, parse
@@ -116,12 +116,14 @@ def compute(raw: bytes) -> Summary:
 
 
 def _summary(root: Part, raw: bytes) -> Summary:
+    header = header_of(root.fields)
+    body, structure = body_structure(root, raw, header)
     return Summary(
         size=len(raw),
         header_length=root.body_start,
-        envelope=envelope(root.fields),
-        body=body_structure(root, raw, extended=False),
-        structure=body_structure(root, raw, extended=True),
+        envelope=envelope(header),
+        body=body,
+        structure=structure,
         encoded_places=_encode_places(root),
         encoded_keys=encode_keys(keys_of(root, raw)),
     )

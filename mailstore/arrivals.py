@@ -21,6 +21,7 @@ from sqlalchemy import BigInteger, Connection, bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from mailstore.core import BATCH, Core, Transaction, batches, clean_message_id
+from mailstore.direct import Direct, DirectAmong
 from mailstore.flags import DELETED, SEEN, normalise, to_text
 from mailstore.folders import no_such_folder
 from mailstore.mailbox import NewMessage
@@ -28,7 +29,7 @@ from mailstore.model import ChangeKind, Content, Stored, StoreUnavailable
 from mailstore.names import canonical_name
 from mailstore.quotas import check_quota
 from mailstore.spool import ContentWriter
-from mailstore.sql import AnyRow, insert_missing
+from mailstore.sql import insert_missing
 from mailstore.tables import contents, folders, holdings, messages, seen_by
 from mailstore.threads import HEADER_LIMIT, Links, join_threads, links
 from mailstore.uploads import Upload
@@ -38,17 +39,28 @@ SUMMARY_LIMIT = 8 * 1024 * 1024
 _ATTEMPTS = 3
 _T = TypeVar("_T")
 
-# Made once: putting these statements together takes longer than running them.
-_FIND = select(folders.c.id, folders.c.uid_validity).where(
-    folders.c.account_id == bindparam("account"), folders.c.name_digest == bindparam("named")
+_FIND = Direct(
+    select(folders.c.id, folders.c.uid_validity).where(
+        folders.c.account_id == bindparam("account"), folders.c.name_digest == bindparam("named")
+    )
 )
-_HELD = (
-    select(holdings.c.digest, holdings.c.blob)
-    .join(contents, contents.c.blob == holdings.c.blob)
-    .where(holdings.c.account_id == bindparam("account"), holdings.c.digest.in_(bindparam("digests", expanding=True)))
+_HELD = DirectAmong(
+    lambda digests: (
+        select(holdings.c.digest, holdings.c.blob)
+        .join(contents, contents.c.blob == holdings.c.blob)
+        .where(holdings.c.account_id == bindparam("account"), holdings.c.digest.in_(digests))
+    )
 )
-_INSERT_CONTENT, _INSERT_HOLDING, _INSERT_MESSAGE = insert(contents), insert(holdings), insert(messages)
-_ARRIVE = (
+_INSERT_CONTENT = Direct(insert(contents).inline(), "blob", "size", "sealed_summary", "message_id")
+_INSERT_HOLDING = Direct(insert(holdings).inline(), "account_id", "digest", "blob")
+_INSERT_MISSING_HOLDING = Direct(
+    lambda connection: insert_missing(connection, holdings), "account_id", "digest", "blob"
+)
+_INSERT_MESSAGE = Direct(
+    insert(messages).inline(),
+    *("folder_id", "uid", "modseq", "flags", "seen", "size", "date", "blob", "saved_at", "thread_id"),
+)
+_ARRIVE = Direct(
     update(folders)
     .where(folders.c.id == bindparam("folder"))
     .values(
@@ -66,7 +78,8 @@ _ARRIVE = (
 
 @dataclass(slots=True)
 class Prepared:
-    """A message made ready before the transaction."""
+    """A message made ready before the transaction. `own` is the blob written for it, "" when an equal one of its batch has
+    it; `blob` is what the transaction settles."""
 
     message: NewMessage
     content: Content
@@ -74,6 +87,7 @@ class Prepared:
     size: int
     digest: bytes
     links: Links
+    own: str = ""
     blob: str = ""
     summary: bytes | None = None
     thread_id: int = 0
@@ -119,10 +133,9 @@ class Arrivals(Core):
         streamed contents are gone too)."""
 
         def write(transaction: Transaction, prepared: Sequence[Prepared]) -> tuple[int, list[int]]:
-            row = self._find(transaction.connection, account_id, folder_name)
+            folder_id, validity = self._find(transaction.connection, account_id, folder_name)
             self._enter_contents(transaction.connection, account_id, prepared)
-            uids = self._add(transaction, row.id, account_id, prepared, at, viewer)
-            return row.uid_validity, uids
+            return validity, self._add(transaction, folder_id, account_id, prepared, at, viewer)
 
         return self._arrive(account_id, new, write)
 
@@ -132,7 +145,7 @@ class Arrivals(Core):
         digests = [self._content_digest(account_id, raw) for raw in raws]
         found: set[bytes] = set()
         with self._db.read() as connection:
-            folder_id = self._find(connection, account_id, folder_name).id
+            folder_id, _ = self._find(connection, account_id, folder_name)
             for batch in batches(digests, BATCH):
                 statement = (
                     select(holdings.c.digest)
@@ -157,7 +170,7 @@ class Arrivals(Core):
                 if isinstance(one.content, Upload):
                     uploads.callback(one.content.discard)
             prepared = [self._prepare(account_id, one, made) for one in new]
-            self._write_missing(account_id, prepared, made)
+            self._write_distinct(prepared, made)
             for attempt in range(_ATTEMPTS):
                 try:
                     with self._changing() as transaction:
@@ -167,16 +180,16 @@ class Arrivals(Core):
                     # Only on PostgreSQL: a shared content was dropped, or taken, at the same time.
                     if attempt == _ATTEMPTS - 1:
                         raise StoreUnavailable("Écritures concurrentes. / Concurrent writes.") from None
-                    self._write_missing(account_id, prepared, made)
         self._remove_blobs(set(made) - {one.blob for one in prepared})
         return result
 
-    def _find(self, connection: Connection, account_id: int, name: str) -> AnyRow:
+    def _find(self, connection: Connection, account_id: int, name: str) -> tuple[int, int]:
+        """The id and UIDVALIDITY of a folder. Raises NoSuchFolder."""
         digest = self._names.digest(account_id, canonical_name(name))
-        row = connection.execute(_FIND, {"account": account_id, "named": digest}).first()
+        row = _FIND.first(connection, {"account": account_id, "named": digest})
         if row is None:
             raise no_such_folder()
-        return row
+        return row[0], row[1]
 
     def _prepare(self, account_id: int, new: NewMessage, made: list[str]) -> Prepared:
         flags, content = normalise(new.flags), new.content
@@ -188,45 +201,32 @@ class Arrivals(Core):
         digest = self._content_digest(account_id, content)
         return Prepared(new, content, flags, size, digest, self._links(content))
 
-    def _write_missing(self, account_id: int, prepared: Sequence[Prepared], made: list[str]) -> None:
-        """Give each message the content that the mailbox holds, else its own, written and summarised."""
-        with self._db.read() as connection:
-            held = self._held(connection, account_id, {one.digest for one in prepared})
-        missing = {one.digest: one for one in prepared if one.digest not in held}
-        clear = [one for one in missing.values() if isinstance(one.content, bytes)]
-        written = self._blobs.write_all([one.content for one in clear if isinstance(one.content, bytes)])
+    def _write_distinct(self, prepared: Sequence[Prepared], made: list[str]) -> None:
+        """Write and summarise each content once. One that the mailbox holds already is rare: the transaction finds out."""
+        distinct = {one.digest: one for one in reversed(prepared)}
+        clear = [(one, one.content) for one in distinct.values() if isinstance(one.content, bytes)]
+        written = self._blobs.stage([content for _, content in clear])
         made.extend(written)
-        for one, blob in zip(clear, written, strict=True):
-            one.blob = blob
-        for one in missing.values():
+        for (one, _), blob in zip(clear, written, strict=True):
+            one.own = blob
+        for one in distinct.values():
             if isinstance(one.content, Stored):
-                one.blob = one.content.blob
-            if one.summary is None:
-                one.summary = one.message.summary or self._summary_of(one.content)
-        for one in prepared:
-            one.blob = held.get(one.digest) or missing[one.digest].blob
+                one.own = one.content.blob
+            one.summary = one.message.summary or self._summary_of(one.content)
 
     def _enter_contents(self, connection: Connection, account_id: int, prepared: Sequence[Prepared]) -> None:
-        """Settle which blob each message has (one that appeared meanwhile, or its own, which then gets its row) and which
+        """Settle which blob each message has (one that the mailbox holds, or its own, which then gets its row) and which
         thread. To be called before any folder is held (`core`: the order of locks)."""
-        held = self._held(connection, account_id, {one.digest for one in prepared})
-        fresh: dict[bytes, Prepared] = {}
-        for one in prepared:
-            if (blob := held.get(one.digest)) is not None:
-                one.blob = blob
-            else:
-                one.blob = fresh.setdefault(one.digest, one).blob
-        if fresh:
-            rows = [fresh[digest] for digest in sorted(fresh)]
-            found = [self._content_row(one.blob, one.size, one.summary, one.links.message_id) for one in rows]
-            self._insert_contents(connection, found)
-            holding = [{"account_id": account_id, "digest": one.digest, "blob": one.blob} for one in rows]
-            connection.execute(_INSERT_HOLDING, holding)
-        threads = join_threads(
-            connection, account_id, [self._thread_digests(account_id, one.links) for one in prepared]
-        )
-        for one, thread_id in zip(prepared, threads, strict=True):
-            one.thread_id = thread_id
+        blobs = self._held(connection, account_id, {one.digest for one in prepared})
+        fresh = sorted((one for one in prepared if one.own and one.digest not in blobs), key=lambda one: one.digest)
+        found = [self._content_row(one.own, one.size, one.summary, one.links.message_id) for one in fresh]
+        self._insert_contents(connection, found)
+        holding = [{"account_id": account_id, "digest": one.digest, "blob": one.own} for one in fresh]
+        _INSERT_HOLDING.run(connection, holding)
+        blobs.update((one.digest, one.own) for one in fresh)
+        digests = [self._thread_digests(account_id, one.links) for one in prepared]
+        for one, thread_id in zip(prepared, join_threads(connection, account_id, digests), strict=True):
+            one.blob, one.thread_id = blobs[one.digest], thread_id
 
     def _add(
         self,
@@ -260,8 +260,7 @@ class Arrivals(Core):
         return uids
 
     def _held(self, connection: Connection, account_id: int, digests: Iterable[bytes]) -> dict[bytes, str]:
-        wanted = {"account": account_id, "digests": list(digests)}
-        return {row[0]: row[1] for row in connection.execute(_HELD, wanted)}
+        return {row[0]: row[1] for row in _HELD.all(connection, {"account": account_id}, list(digests))}
 
     def _hold(self, connection: Connection, held: Iterable[tuple[int, Content, str]]) -> None:
         """Remember which mailboxes hold which contents delivered to them: (account, content, blob)."""
@@ -269,9 +268,8 @@ class Arrivals(Core):
             {"account_id": account_id, "digest": self._content_digest(account_id, content), "blob": blob}
             for account_id, content, blob in held
         ]
-        if rows:
-            rows.sort(key=lambda row: (row["account_id"], row["digest"]))  # one order for all writers
-            connection.execute(insert_missing(connection, holdings), rows)
+        rows.sort(key=lambda row: (row["account_id"], row["digest"]))  # one order for all writers
+        _INSERT_MISSING_HOLDING.run(connection, rows)
 
     def _content_digest(self, account_id: int, content: Content) -> bytes:
         plain = content.digest if isinstance(content, Stored) else hashlib.sha256(content).digest()
@@ -295,16 +293,16 @@ class Arrivals(Core):
     def _insert_content(
         self, connection: Connection, blob: str, size: int, summary: bytes | None, message_id: str = ""
     ) -> None:
-        connection.execute(_INSERT_CONTENT, self._content_row(blob, size, summary, message_id))
+        self._insert_contents(connection, [self._content_row(blob, size, summary, message_id)])
 
-    def _content_row(self, blob: str, size: int, summary: bytes | None, message_id: str) -> dict[str, object]:
+    def _content_row(self, blob: str, size: int, summary: bytes | None, message_id: str) -> dict[str, Any]:
         sealed = None if summary is None else self._fields.seal(summary, summary_aad(blob))
         return {"blob": blob, "size": size, "sealed_summary": sealed, "message_id": clean_message_id(message_id)}
 
-    def _insert_contents(self, connection: Connection, rows: Sequence[dict[str, object]]) -> None:
-        """Rows of `_content_row`."""
-        if rows:
-            connection.execute(_INSERT_CONTENT, rows)
+    def _insert_contents(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+        """Rows of `_content_row`; what of these contents is staged becomes durable with the transaction."""
+        _INSERT_CONTENT.run(connection, rows)
+        self._journal.enter(connection, [row["blob"] for row in rows])
 
     def _insert_messages(self, connection: Connection, folder_id: int, rows: Sequence[dict[str, Any]]) -> Inserted:
         """Give UIDs and one modseq to `rows` (flags as a set, size, date, blob, saved_at, thread_id) in this folder, whose
@@ -319,24 +317,24 @@ class Arrivals(Core):
             "more_size": sum(row["size"] for row in rows),
             "more_deleted_size": sum(row["size"] for row in marked),
         }
-        folder = connection.execute(_ARRIVE, change).first()
+        folder = _ARRIVE.first(connection, change)
         if folder is None:
             raise no_such_folder()
-        uids = range(folder.uid_next - count, folder.uid_next)
+        uid_next, modseq, account_id = folder
+        uids = range(uid_next - count, uid_next)
         values = [
             {
                 **row,
                 "folder_id": folder_id,
                 "uid": uid,
-                "modseq": folder.highest_modseq,
+                "modseq": modseq,
                 "flags": to_text(row["flags"]),
                 "seen": SEEN in row["flags"],
             }
             for uid, row in zip(uids, rows, strict=True)
         ]
-        if values:
-            connection.execute(_INSERT_MESSAGE, values[0] if count == 1 else values)
-        return Inserted(uids, folder.account_id, folder.highest_modseq)
+        _INSERT_MESSAGE.run(connection, values)
+        return Inserted(uids, account_id, modseq)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, insert, or_, select
 
 from mailstore.core import Core, clean, clean_message_id
+from mailstore.direct import Direct
 from mailstore.model import Event, TracedEvent
 from mailstore.tables import audit, submissions
 
@@ -57,7 +58,7 @@ class AuditVerbs(Core):
         ]
 
 
-_INSERT = insert(audit)
+_INSERT = Direct(insert(audit).inline(), "at", "submission_id", "message_id", "name", "detail")
 
 
 def insert_events(
@@ -73,8 +74,7 @@ def insert_all_events(connection: Connection, told: Sequence[tuple[str, str, Seq
     for submission_id, message_id, events in told:
         common = {"at": at, "submission_id": clean(submission_id, 64), "message_id": clean_message_id(message_id)}
         rows += [{**common, "name": clean(event.name, 64), "detail": _detail(event)} for event in events]
-    if rows:
-        connection.execute(_INSERT, rows)
+    _INSERT.run(connection, rows)
 
 
 def _detail(event: Event) -> str:

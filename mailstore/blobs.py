@@ -4,8 +4,8 @@ Invariants:
 * no clear byte reaches the disk: content is encrypted in memory, in 64 KiB chunks, under a data key of its own which the
   master key wraps;
 * a blob's content is written once and never changed, only its wrapped key may be (`rewrap`): temporary name, fsync,
-  rename, fsync of the folder; small ones are made durable together by a journal (`blobjournal`). A name without `.tmp` is a
-  whole blob;
+  rename, fsync of the folder. A name without `.tmp` is a whole blob. A small one that is staged is written without any sync:
+  the transaction that refers to it makes it durable (`blobjournal`);
 * each chunk authenticates the blob's id, its index and whether it is the last; the wrapped key authenticates the id and
   the total size. Truncation, lengthening, reordering, and exchange between blobs are all detected (BlobDamaged).
 
@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -26,13 +26,12 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from mailstore.blobjournal import BlobJournal, replay
 from mailstore.crypto import KEY_SIZE, NONCE_SIZE, TAG_SIZE, KeyRing, Purpose, SealBroken, derive_key, sync_folder
 from mailstore.model import BlobDamaged, NoSuchMessage, StoreUnavailable
 
 CHUNK = 64 * 1024
 SMALL = CHUNK
-"""Octets of the largest content that goes through the journal."""
+"""Octets of the largest content that is staged."""
 _AT_ONCE = 4
 """Chunks that a reader of a whole content has in hand."""
 MAGIC = b"CADBLOB1"
@@ -49,6 +48,7 @@ class BlobStore:
         """Open (and create when missing) the folder with its 256 sub-folders. `key` is a ring, or a master key from which
         the one key of the folder is derived. Raises StoreUnavailable."""
         self._folder = folder
+        self._staged: dict[str, bytes] = {}
         self._ring = key if isinstance(key, KeyRing) else KeyRing([derive_key(key, Purpose.BLOB_KEYS)])
         try:
             # All sub-folders at once: their own durability is then settled before any blob is written.
@@ -58,14 +58,8 @@ class BlobStore:
                     (folder / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
                 sync_folder(folder)
                 sync_folder(folder.parent)
-            self._journal = BlobJournal(folder / "journal", self._path)
-            replay(folder / "journal", self._path, _same)
         except OSError as error:
             raise _unavailable("ouvrir", "open", error) from error
-
-    def close(self) -> None:
-        """Have every blob durable by its own file. Never raises: what could not be done is done at the next opening."""
-        self._journal.settle()
 
     def write(self, content: bytes) -> str:
         """Encrypt and store `content`; when this returns, it survives a crash. Returns the blob's id (32 hex digits).
@@ -75,21 +69,33 @@ class BlobStore:
         return self.write_all([content])[0]
 
     def write_all(self, contents: Sequence[bytes]) -> list[str]:
-        """As `write` for several contents: the small ones with one sync in all, the others with one of their common
-        sub-folder besides their own. Raises StoreUnavailable: then none is left behind."""
+        """As `write` for several contents, with one sync of their common sub-folder besides their own. Raises
+        StoreUnavailable: then none is left behind."""
+        return self._write([(True, content) for content in contents])
+
+    def stage(self, contents: Sequence[bytes]) -> list[str]:
+        """As `write_all`, but for the small ones, which can be read from now on and are durable only with the transaction
+        that takes what `staged` gives of them; until then, and until `unstage`, they are held in memory."""
+        return self._write([(len(content) > SMALL, content) for content in contents])
+
+    def _write(self, contents: Sequence[tuple[bool, bytes]]) -> list[str]:
+        """Contents, and whether each is to be durable; their ids."""
         prefix = secrets.token_hex(1)
         blobs = [prefix + secrets.token_hex(15) for _ in contents]
         try:
             try:
-                self._write_large([one for one in zip(blobs, contents, strict=True) if len(one[1]) > SMALL])
-                small = [
-                    (blob, content) for blob, content in zip(blobs, contents, strict=True) if len(content) <= SMALL
-                ]
-                if small:
-                    self._journal.append([(blob, b"".join(self._octets(blob, content))) for blob, content in small])
+                for blob, (durable, content) in zip(blobs, contents, strict=True):
+                    if durable:
+                        self._write_durable(blob, content)
+                    else:
+                        octets = self._staged[blob] = b"".join(self._octets(blob, content))
+                        write_file(self._place(blob), octets)
+                if any(durable for durable, _ in contents):
+                    sync_folder(self._folder / prefix)
             except BaseException:
-                for final in map(self._path, blobs):
-                    for leftover in (final.with_suffix(".tmp"), final):
+                for blob in blobs:
+                    self._staged.pop(blob, None)
+                    for leftover in (self._path(blob).with_suffix(".tmp"), self._path(blob)):
                         with suppress(OSError):
                             leftover.unlink(missing_ok=True)
                 raise
@@ -97,20 +103,53 @@ class BlobStore:
             raise _unavailable("écrire", "write", error) from error
         return blobs
 
-    def _write_large(self, contents: Sequence[tuple[str, bytes]]) -> None:
-        for blob, content in contents:
-            final = self._path(blob)
-            self._write_file(final.with_suffix(".tmp"), blob, content)
-            final.with_suffix(".tmp").rename(final)
-        for folder in {self._path(blob).parent for blob, _ in contents}:
-            sync_folder(folder)
-
-    def _write_file(self, path: Path, blob: str, content: bytes) -> None:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    def _write_durable(self, blob: str, content: bytes) -> None:
+        final = self._path(blob)
+        temporary = final.with_suffix(".tmp")
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "wb", buffering=4 * CHUNK) as file:
             file.writelines(self._octets(blob, content))
             file.flush()
             os.fsync(file.fileno())
+        temporary.rename(final)
+
+    def staged(self, blob: str) -> bytes | None:
+        """The octets that a transaction must keep for this blob to be durable; None when it is so by itself."""
+        return self._staged.get(blob)
+
+    def unstage(self, blobs: Iterable[str]) -> None:
+        """Forget what was held of these: their transaction has ended."""
+        for blob in blobs:
+            self._staged.pop(blob, None)
+
+    def restore(self, blob: str, octets: bytes) -> bool:
+        """Have the file of a blob hold these octets, which were staged; whether it did not. Raises StoreUnavailable."""
+        try:
+            path = self._path(blob)
+            try:
+                if _same(path.read_bytes(), octets):
+                    return False
+            except FileNotFoundError:
+                pass
+            write_file(str(path), octets)
+            return True
+        except OSError as error:
+            raise _unavailable("écrire", "write", error) from error
+
+    def sync(self, blobs: Collection[str]) -> None:
+        """Have the files of these blobs, where they are, survive a power cut. Raises StoreUnavailable."""
+        try:
+            for blob in blobs:
+                with suppress(FileNotFoundError):  # deleted meanwhile
+                    handle = os.open(self._path(blob), os.O_RDONLY | os.O_CLOEXEC)
+                    try:
+                        os.fsync(handle)
+                    finally:
+                        os.close(handle)
+            for folder in sorted({self._path(blob).parent for blob in blobs}):
+                sync_folder(folder)
+        except OSError as error:
+            raise _unavailable("écrire", "write", error) from error
 
     def _octets(self, blob: str, content: bytes) -> Iterator[bytes]:
         """What the file of a blob holds: its header, then its chunks."""
@@ -230,6 +269,7 @@ class BlobStore:
 
     def delete(self, blob: str) -> None:
         """Remove a blob; no error when it is gone already. Raises StoreUnavailable on an I/O error."""
+        self._staged.pop(blob, None)
         try:
             self._path(blob).unlink(missing_ok=True)
         except OSError as error:
@@ -241,7 +281,6 @@ class BlobStore:
         `referenced` must have been read after `older_than`: a blob written since then is never touched, so that an
         acceptance in progress loses nothing. Returns the number of files removed. Raises StoreUnavailable.
         """
-        self._journal.settle()  # what was removed does not stay in a journal either
         limit = older_than.timestamp()
         removed = 0
         try:
@@ -259,6 +298,10 @@ class BlobStore:
         if not _ID.match(blob):
             raise NoSuchMessage("Identifiant de contenu invalide. / Malformed blob id.")
         return self._folder / blob[:2] / blob
+
+    def _place(self, blob: str) -> str:
+        """The path of a blob made here, whose id needs no check."""
+        return f"{self._folder}/{blob[:2]}/{blob}"
 
     def _open(self, blob: str) -> int:
         try:
@@ -309,10 +352,20 @@ def chunk_aad(blob: str, index: int, last: bool) -> bytes:
     return MAGIC + blob.encode("ascii") + index.to_bytes(8, "big") + (b"\x01" if last else b"\x00")
 
 
-def _same(found: bytes, journaled: bytes) -> bool:
-    """Whether a file is what its journal says; its key may have been wrapped anew since (`rewrap`, which syncs)."""
+def write_file(path: str, octets: bytes) -> None:
+    """Put octets in a file, without sync. Raises OSError."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        while octets:
+            octets = octets[os.write(handle, octets) :]
+    finally:
+        os.close(handle)
+
+
+def _same(found: bytes, staged: bytes) -> bool:
+    """Whether a file is what was staged; its key may have been wrapped anew since (`rewrap`, which syncs)."""
     start = len(MAGIC) + 8
-    return found[:start] == journaled[:start] and found[HEADER_SIZE:] == journaled[HEADER_SIZE:]
+    return found[:start] == staged[:start] and found[HEADER_SIZE:] == staged[HEADER_SIZE:]
 
 
 def _written(path: Path) -> float:

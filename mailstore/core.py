@@ -20,9 +20,10 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy import ColumnElement, Connection, and_, delete, exists, insert, select
+from sqlalchemy import BindParameter, ColumnElement, Connection, and_, bindparam, delete, exists, insert, select
 from sqlalchemy.exc import IntegrityError
 
+from mailstore.blobjournal import BlobJournal
 from mailstore.blobs import BlobStore
 from mailstore.caches import Bounded, Room
 from mailstore.database import Database
@@ -68,6 +69,7 @@ class Core:
     ) -> None:
         self._db = database
         self._blobs = blobs
+        self._journal = BlobJournal(database, blobs)
         self._fields = keys.fields
         self._fingerprint_key = keys.fingerprints
         self._names = Names(keys.fields, keys.fingerprints)
@@ -112,7 +114,7 @@ class Core:
 
     @contextmanager
     def _written_blobs(self, blobs: Sequence[str]) -> Iterator[None]:
-        """Remove these fresh blobs when the block fails for certain."""
+        """Remove these fresh blobs when the block, which holds their transaction, fails for certain."""
         try:
             yield
         except CommitUncertain:
@@ -120,6 +122,8 @@ class Core:
         except BaseException:
             self._remove_blobs(blobs)
             raise
+        finally:
+            self._blobs.unstage(blobs)
 
     def _remove_blobs(self, blobs: Iterable[str]) -> None:
         for blob in blobs:
@@ -131,17 +135,14 @@ class Core:
         after a grace, so that a reader in the middle of a message is not cut."""
         now = self._clock()
         for batch in batches(sorted(set(blobs)), BATCH):
-            statement = select(contents.c.blob).where(contents.c.blob.in_(batch), unreferenced())
-            statement = statement.order_by(contents.c.blob).with_for_update()
-            orphans = list(connection.execute(statement).scalars())
+            orphans = list(connection.execute(_ORPHANS, {"blobs": batch}).scalars())
             if not orphans:
                 continue
             try:
                 with connection.begin_nested():
-                    connection.execute(delete(contents).where(contents.c.blob.in_(orphans)))
-                    for table in (holdings, search_index):
-                        connection.execute(delete(table).where(table.c.blob.in_(orphans)))
-                    connection.execute(insert(discarded), [{"blob": blob, "at": now} for blob in orphans])
+                    for statement in _FORGET:
+                        connection.execute(statement, {"blobs": orphans})
+                    connection.execute(_DISCARD, [{"blob": blob, "at": now} for blob in orphans])
             except IntegrityError:
                 # Only on PostgreSQL: another transaction has just taken one of them again. The sweep looks once more.
                 continue
@@ -150,6 +151,7 @@ class Core:
         """Remove the files of contents discarded before `older_than` and the leftovers of interrupted writes older than
         that. Returns how many files were removed. To be run every hour or so, with an hour or so of grace.
         """
+        self._journal.settle()  # what was removed does not stay there either
         with self._db.write() as connection:
             # Two PostgreSQL transactions that drop the last two references at once each see the other's.
             orphans = select(contents.c.blob).where(unreferenced())
@@ -177,6 +179,18 @@ def unreferenced() -> ColumnElement[bool]:
     return and_(*(~one for one in used))
 
 
+# Made once: building a statement costs several times its execution.
+_BLOBS: BindParameter[Any] = bindparam("blobs", expanding=True)
+_ORPHANS = (
+    select(contents.c.blob)
+    .where(contents.c.blob.in_(_BLOBS), unreferenced())
+    .order_by(contents.c.blob)
+    .with_for_update()
+)
+_FORGET = tuple(delete(table).where(table.c.blob.in_(_BLOBS)) for table in (contents, holdings, search_index))
+_DISCARD = insert(discarded)
+
+
 def batches(values: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
     """`values` cut into pieces of at most `size`."""
     for start in range(0, len(values), size):
@@ -185,6 +199,8 @@ def batches(values: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
 
 def clean(text: str, limit: int) -> str:
     """`text` made fit for a text column: no NUL, no lone surrogate, at most `limit` characters."""
+    if text.isascii() and "\x00" not in text:
+        return text[:limit]
     return text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")[:limit]
 
 

@@ -28,7 +28,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from mailstore.groups import CommitUncertain, Groups
+from mailstore.groups import CommitUncertain, Groups, ProcessTurn
 from mailstore.model import StoreError, StoreUnavailable
 
 __all__ = ["BUSY_TIMEOUT_MS", "CommitUncertain", "Database"]
@@ -43,6 +43,7 @@ _PRAGMAS = (
     "PRAGMA synchronous=FULL",
     "PRAGMA foreign_keys=ON",
     "PRAGMA temp_store=MEMORY",
+    "PRAGMA wal_autocheckpoint=8000",
 )
 
 
@@ -59,13 +60,17 @@ class Database:
         if self.is_sqlite:
             _prepare_file(parsed, create)
         # A pool wide enough for the default executor of asyncio on a large machine.
-        self._engine = create_engine(parsed, hide_parameters=True, pool_size=8, max_overflow=32, pool_timeout=30)
+        self._engine = _engine(parsed, pool_size=8, max_overflow=32)
+        self._groups: Groups | None = None
+        self._writer: Engine = self._engine
+        self._reader: Engine = self._engine
         if self.is_sqlite:
-            event.listen(self._engine, "connect", _configure_sqlite)
-            event.listen(self._engine, "begin", _begin_sqlite)
-        self._writer = self._engine.execution_options(**{_WRITE: True})
-        self._reader = self._engine if self.is_sqlite else self._engine.execution_options(isolation_level=_SNAPSHOT)
-        self._groups = Groups(self._writer.connect, explained) if self.is_sqlite else None
+            # One writer at a time, always the same connection: another one's commit would make it forget its pages.
+            self._writer = _engine(parsed, pool_size=1, max_overflow=1).execution_options(**{_WRITE: True})
+            turn = ProcessTurn(Path(str(parsed.database)), BUSY_TIMEOUT_MS / 1000)
+            self._groups = Groups(self._writer.connect, explained, turn)
+        else:
+            self._reader = self._engine.execution_options(isolation_level=_SNAPSHOT)
         self.guard: Callable[[Connection], None] | None = None
         """Asked at the beginning of each write; what it raises keeps the write from happening."""
 
@@ -121,11 +126,25 @@ class Database:
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
+        self._writer.dispose()
+        if self._groups is not None:
+            self._groups.close()
 
     @property
-    def engine(self) -> Engine:
-        """For migrations only."""
-        return self._engine
+    def engines(self) -> tuple[Engine, Engine]:
+        """What reads and what writes: for tests."""
+        return self._reader, self._writer
+
+
+def _engine(url: URL, *, pool_size: int, max_overflow: int) -> Engine:
+    """Connections used last are used first: what they keep in memory is the freshest."""
+    engine = create_engine(
+        url, hide_parameters=True, pool_size=pool_size, max_overflow=max_overflow, pool_timeout=30, pool_use_lifo=True
+    )
+    if url.get_backend_name() == "sqlite":
+        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
 
 
 def _prepare_file(url: URL, create: bool) -> None:

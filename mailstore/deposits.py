@@ -2,114 +2,31 @@
 
 Invariants:
 * one document (uniqueId and SHA-1) has one deposit, whatever the number of messages that carried it;
-* a deposit is held by one worker at a time, as an outgoing row is;
-* the submission set id of the first attempt serves all of them: a retry is an exact one (dmp.md §3.2);
 * the document and its context are kept until it is deposited.
+
+What a worker does with them is in `mailstore.deposit_leases`.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, func, literal, or_, select, tuple_, update
+from sqlalchemy import func, literal, select, tuple_, update
 
 from mailstore.audit import insert_events
 from mailstore.core import Core, clean
 from mailstore.journey import context_aad
-from mailstore.model import ChangeKind, Deposit, DepositJob, DepositState, Event, StoreError
+from mailstore.model import ChangeKind, Deposit, DepositState, Event, StoreError
 from mailstore.sql import AnyRow
 from mailstore.tables import Moment, deposits
 
-_WAITING = (DepositState.READY.value, DepositState.RETRY.value)
+WAITING = (DepositState.READY.value, DepositState.RETRY.value)
 DISPLAY_LIMIT = 10_000
 
 
 class DepositVerbs(Core):
     """Verbs on deposits."""
-
-    def due_deposits(self, now: datetime, limit: int) -> list[int]:
-        """The ids of up to `limit` deposits that may be leased now, the longest due first.
-
-        One query a state: each then walks the index in its order, and a long queue costs no sorting."""
-        found: list[tuple[datetime, int]] = []
-        with self._db.read() as connection:
-            for state in _WAITING:
-                statement = select(deposits.c.next_attempt_at, deposits.c.id).where(
-                    deposits.c.state == state, _free(now)
-                )
-                statement = statement.order_by(deposits.c.next_attempt_at, deposits.c.id).limit(limit)
-                found += [(row.next_attempt_at, row.id) for row in connection.execute(statement)]
-        return [number for _, number in sorted(found)[:limit]]
-
-    def lease_deposit(
-        self, deposit_id: int, owner: str, now: datetime, lease: timedelta, *, submission_set_id: str
-    ) -> DepositJob | None:
-        """Take a deposit until `now + lease`; None when it is not due, or held elsewhere. The first
-        `submission_set_id` ever given for it is kept. `attempts` in the answer counts the attempts begun before this
-        one. Raises BlobDamaged or SealBroken when the document or its context was altered (the lease is then held)."""
-        statement = (
-            update(deposits)
-            .where(deposits.c.id == deposit_id, _due(now))
-            .values(
-                lease_owner=owner,
-                lease_until=now + lease,
-                attempts=deposits.c.attempts + 1,
-                submission_set_id=case(
-                    (deposits.c.submission_set_id == "", clean(submission_set_id, 256)),
-                    else_=deposits.c.submission_set_id,
-                ),
-            )
-            .returning(deposits)
-        )
-        with self._db.write() as connection:
-            row = connection.execute(statement).first()
-        if row is None:
-            return None
-        context = self._fields.unseal(row.sealed_context, context_aad(row.unique_id, row.sha1))
-        return DepositJob(_deposit(row, row.attempts - 1), self._blobs.read(row.blob), context, row.lease_until)
-
-    def settle_deposit(
-        self,
-        deposit_id: int,
-        owner: str,
-        state: DepositState,
-        reason: str,
-        at: datetime,
-        next_attempt_at: datetime | None = None,
-    ) -> None:
-        """Record how an attempt ended. Raises StoreError when `owner` does not hold the deposit (any more), or when a
-        state that waits has no `next_attempt_at`."""
-        waits = state.value in _WAITING
-        if waits and next_attempt_at is None:
-            raise StoreError("Un report demande une date. / A deferral needs a time.")
-        values: dict[str, Any] = {
-            "state": state.value,
-            "reason": clean(reason, 2000),
-            "lease_owner": "",
-            "lease_until": None,
-            "next_attempt_at": next_attempt_at if waits else None,
-        }
-        if state is DepositState.DEPOSITED:
-            values |= {"blob": None, "sealed_context": b""}
-        with self._changing() as changing:
-            connection = changing.connection
-            held = select(deposits).where(deposits.c.id == deposit_id, deposits.c.lease_owner == owner)
-            row = connection.execute(held.with_for_update()).first() if owner else None
-            if row is None:
-                raise StoreError("Ce bail est perdu. / This lease is lost.")
-            connection.execute(update(deposits).where(deposits.c.id == deposit_id).values(values))
-            detail = {
-                "deposit": str(deposit_id),
-                "unique_id": row.unique_id,
-                "attempt": str(row.attempts),
-                "reason": reason,
-            }
-            event = Event(f"deposit.{state.value}", detail)
-            insert_events(connection, [event], row.submission_id, row.message_id, at)
-            if state is DepositState.DEPOSITED:
-                self._discard_unreferenced(connection, [row.blob])
-            changing.touch(ChangeKind.DEPOSIT, [deposit_id])
 
     def deposits(
         self, state: DepositState | None = None, *, after: Deposit | None = None, limit: int = DISPLAY_LIMIT
@@ -118,7 +35,7 @@ class DepositVerbs(Core):
         they are due).
         `after` is the last of the page before. `attempts` counts the attempts begun."""
         statement = select(deposits).limit(min(limit, DISPLAY_LIMIT))
-        waits = state is not None and state.value in _WAITING
+        waits = state is not None and state.value in WAITING
         if state is not None:
             statement = statement.where(deposits.c.state == state.value)
         if waits:
@@ -134,7 +51,7 @@ class DepositVerbs(Core):
         elif after is not None:
             statement = statement.where(deposits.c.id > after.id)
         with self._db.read() as connection:
-            return [_deposit(row, row.attempts) for row in connection.execute(statement)]
+            return [deposit_of(row, row.attempts) for row in connection.execute(statement)]
 
     def deposits_from(self, last_id: int, state: DepositState, limit: int) -> list[Deposit]:
         """Deposits of a settled state whose number is above `last_id`, in order."""
@@ -143,7 +60,7 @@ class DepositVerbs(Core):
         )
         with self._db.read() as connection:
             found = connection.execute(statement.order_by(deposits.c.id).limit(limit))
-            return [_deposit(row, row.attempts) for row in found]
+            return [deposit_of(row, row.attempts) for row in found]
 
     def count_deposits(self) -> dict[DepositState, int]:
         """How many deposits stand in each state."""
@@ -156,7 +73,7 @@ class DepositVerbs(Core):
         """One deposit for display, or None."""
         with self._db.read() as connection:
             row = connection.execute(select(deposits).where(deposits.c.id == deposit_id)).first()
-        return None if row is None else _deposit(row, row.attempts)
+        return None if row is None else deposit_of(row, row.attempts)
 
     def deposit_context(self, deposit_id: int) -> bytes:
         """What the bridge wrote about a deposit; b"" when it is gone with a success. Raises SealBroken."""
@@ -200,16 +117,8 @@ class DepositVerbs(Core):
         return found
 
 
-def _due(now: datetime) -> ColumnElement[bool]:
-    return and_(deposits.c.state.in_(_WAITING), _free(now))
-
-
-def _free(now: datetime) -> ColumnElement[bool]:
-    """Due, and held by nobody."""
-    return and_(deposits.c.next_attempt_at <= now, or_(deposits.c.lease_until.is_(None), deposits.c.lease_until <= now))
-
-
-def _deposit(row: AnyRow, attempts: int) -> Deposit:
+def deposit_of(row: AnyRow, attempts: int) -> Deposit:
+    """A row as a value; `attempts` is what the reader counts."""
     return Deposit(
         id=row.id,
         submission_id=row.submission_id,

@@ -22,6 +22,7 @@ import structlog
 from sqlalchemy import Connection, delete, func, insert, select, text
 
 from mailstore.database import Database
+from mailstore.direct import Direct
 from mailstore.model import ChangeKind, StoreChange
 from mailstore.tables import feed
 
@@ -30,8 +31,8 @@ RETRY_SECONDS = 1.0
 KEPT = 10_000  # rows of the feed; a listener further behind is told to look at everything
 CHANNEL = "caducee_changes"
 _log = structlog.get_logger(__name__)
-_PUBLISH = insert(feed).returning(feed.c.id)
-_NOTIFY = text("SELECT pg_notify(:channel, :payload)")
+_PUBLISH = Direct(insert(feed).returning(feed.c.id), "kind", "target", "origin")
+_NOTIFY = Direct(text("SELECT pg_notify(:channel, :payload)"))
 Callback = Callable[[StoreChange], None]
 
 
@@ -73,9 +74,9 @@ class Feed:
             payloads = [
                 {"channel": CHANNEL, "payload": f"{self._origin} {row['kind']} {row['target']}"} for row in rows
             ]
-            connection.execute(_NOTIFY, payloads)
+            _NOTIFY.run(connection, payloads)
             return
-        last = max(connection.execute(_PUBLISH, rows).scalars())
+        last = max(row[0] for one in rows for row in _PUBLISH.all(connection, one))
         if last % 1000 < len(rows):
             connection.execute(delete(feed).where(feed.c.id < last - KEPT))
 

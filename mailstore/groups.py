@@ -7,15 +7,21 @@ savepoint of its own.
 Invariants:
 * a block that fails undoes itself only; no writer returns before the commit that holds its block is durable;
 * when the transaction is lost (disk full, commit refused), every writer of the group is told;
-* a group has at most MEMBERS writers, so that the first never waits for ever.
+* a group has at most MEMBERS writers, so that the first never waits for ever;
+* processes take turns by a lock on a file, which the kernel releases when one dies: SQLite's own waiting sleeps longer and
+  longer, up to a tenth of a second, and whoever has just written goes first again.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DatabaseError
@@ -24,6 +30,8 @@ from mailstore.model import StoreUnavailable
 
 MEMBERS = 64
 RESCUE_SECONDS = 1.0
+_LOOK_SECONDS = 0.0005
+"""Between two looks at the other processes' lock: a short transaction lasts ten times as long."""
 
 
 class CommitUncertain(StoreUnavailable):
@@ -46,12 +54,64 @@ class _Group:
         self.done.set()
 
 
+class ProcessTurn:
+    """The one writer's place among the processes that have a database open. Used by one thread at a time."""
+
+    def __init__(self, database: Path, patience: float) -> None:
+        """The lock is on a file beside `database`, made by the first writer; `patience` in seconds."""
+        self._database = database
+        self._patience = patience
+        self._handle = -1
+
+    def take(self) -> None:
+        """Wait for the place. Raises StoreUnavailable after `patience`, or when there can be no such file."""
+        if self._handle < 0:
+            self._open()
+        until = time.monotonic() + self._patience
+        while True:
+            try:
+                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    text = "Base verrouillée, réessayez plus tard. / Database locked, try again later."
+                    raise StoreUnavailable(text) from None
+                time.sleep(_LOOK_SECONDS)
+
+    def give(self) -> None:
+        """Leave the place to the next."""
+        if self._handle >= 0:
+            fcntl.flock(self._handle, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+    def _open(self) -> None:
+        path = Path(f"{self._database}-turn")
+        try:
+            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if os.geteuid() == 0:  # as SQLite does for its own: a command of root's must not shut the service out
+                owner = self._database.stat()
+                os.fchown(self._handle, owner.st_uid, owner.st_gid)
+        except OSError as error:
+            raise StoreUnavailable(f"Impossible d'ouvrir {path} ({error.strerror}). / Cannot open {path}.") from error
+
+
 class Groups:
     """The one writer's place of a database. `connect` gives a connection whose transactions begin as writes; `explain`
-    words a driver's error."""
+    words a driver's error; `among` is the place among processes."""
 
-    def __init__(self, connect: Callable[[], Connection], explain: Callable[[DatabaseError], StoreUnavailable]) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Connection],
+        explain: Callable[[DatabaseError], StoreUnavailable],
+        among: ProcessTurn,
+    ) -> None:
         self._connect = connect
+        self._among = among
         self._explain = explain
         self._turn = threading.Lock()
         self._counting = threading.Lock()
@@ -79,6 +139,10 @@ class Groups:
             self._rescue(group)
         if group.error is not None:
             raise group.error
+
+    def close(self) -> None:
+        """Nobody writes any more."""
+        self._among.close()
 
     @contextmanager
     def _my_turn(self) -> Iterator[None]:
@@ -108,11 +172,16 @@ class Groups:
         group, self._open = self._open, None
         if group is not None:
             return group, True
-        connection = self._connect()
+        self._among.take()
         try:
-            connection.begin()
+            connection = self._connect()
+            try:
+                connection.begin()
+            except BaseException:
+                connection.close()
+                raise
         except BaseException:
-            connection.close()
+            self._among.give()
             raise
         return _Group(connection), False
 
@@ -122,13 +191,13 @@ class Groups:
                 group.connection.exec_driver_sql("ROLLBACK TO member")
                 group.connection.exec_driver_sql("RELEASE member")
             except DatabaseError:
-                group.end(_lost())
+                self._end(group, _lost())
             else:
                 self._leave(group)
             return
         with suppress(DatabaseError):
             group.connection.rollback()
-        group.end(_lost())
+        self._end(group, _lost())
 
     def _leave(self, group: _Group) -> None:
         """Hand the transaction to a waiting writer, or commit it."""
@@ -141,12 +210,19 @@ class Groups:
         try:
             group.connection.commit()
         except DatabaseError as error:
-            group.end(CommitUncertain(str(self._explain(error))))
+            self._end(group, CommitUncertain(str(self._explain(error))))
         except BaseException:
-            group.end(CommitUncertain("Validation interrompue. / Commit interrupted."))
+            self._end(group, CommitUncertain("Validation interrompue. / Commit interrupted."))
             raise
         else:
-            group.end(None)
+            self._end(group, None)
+
+    def _end(self, group: _Group, error: StoreUnavailable | None) -> None:
+        """The transaction is over, its connection closed: another process may write, and the members are told."""
+        try:
+            group.end(error)
+        finally:
+            self._among.give()
 
 
 def _alive(connection: Connection) -> bool:

@@ -19,12 +19,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import Connection, bindparam, insert, select
+from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from mailstore.arrivals import Arrivals
 from mailstore.audit import insert_all_events
 from mailstore.core import clean, clean_message_id
+from mailstore.direct import Direct, DirectAmong
 from mailstore.flags import normalise
 from mailstore.folders import lock_folders
 from mailstore.model import (
@@ -48,10 +49,20 @@ from mailstore.tables import deposits, outgoing, submissions
 from mailstore.threads import Links, join_threads
 
 _ATTEMPTS = 3
-_KNOWN = select(submissions.c.fingerprint, submissions.c.id).where(
-    submissions.c.fingerprint.in_(bindparam("fingerprints", expanding=True))
+_KNOWN = DirectAmong(
+    lambda among: select(submissions.c.fingerprint, submissions.c.id).where(submissions.c.fingerprint.in_(among))
 )
-_INSERT_SUBMISSION, _INSERT_OUTGOING = insert(submissions), insert(outgoing).returning(outgoing.c.id)
+_INSERT_SUBMISSION = Direct(
+    insert(submissions).inline(),
+    "id",
+    "fingerprint",
+    "direction",
+    "principal",
+    "mail_from",
+    "message_id",
+    "accepted_at",
+)
+_INSERT_OUTGOING = insert(outgoing).returning(outgoing.c.id)
 
 
 @dataclass(slots=True)
@@ -160,7 +171,7 @@ class JourneyVerbs(Arrivals):
                     draft.blobs[content] = content.blob
                 else:
                     clear.append((draft, content))
-        written = self._blobs.write_all([content for _, content in clear])
+        written = self._blobs.stage([content for _, content in clear])
         for (draft, content), blob in zip(clear, written, strict=True):
             draft.blobs[content] = blob
 
@@ -184,7 +195,7 @@ class JourneyVerbs(Arrivals):
     def _write(self, connection: Connection, drafts: Sequence[_Draft], at: datetime, touched: _Touched) -> None:
         if not drafts:
             return
-        connection.execute(_INSERT_SUBMISSION, [_submission(draft, at) for draft in drafts])
+        _INSERT_SUBMISSION.run(connection, [_submission(draft, at) for draft in drafts])
         self._insert_contents(connection, [row for draft in drafts for row in self._content_rows(draft)])
         self._deliver(connection, drafts, at, touched)
         self._queue(connection, drafts, at, touched)
@@ -246,8 +257,7 @@ class JourneyVerbs(Arrivals):
         """The folder of a delivery, INBOX when it is gone: a message is never lost for a folder's sake."""
         for name in (local.folder, "INBOX"):
             with suppress(NoSuchFolder):
-                folder_id: int = self._find(connection, local.account_id, name).id
-                return folder_id
+                return self._find(connection, local.account_id, name)[0]
         raise StoreError("Boîte inconnue. / Unknown mailbox.")
 
     def _queue(self, connection: Connection, drafts: Sequence[_Draft], at: datetime, touched: _Touched) -> None:
@@ -316,20 +326,21 @@ class JourneyVerbs(Arrivals):
 
     def _fingerprint(self, acceptance: Acceptance) -> bytes:
         """HMAC-SHA256 of the hand-over, each part preceded by its length so that no two hand-overs read alike."""
-        mac = hmac.new(self._fingerprint_key, b"acceptance\x00", hashlib.sha256)
         texts = (
             acceptance.direction.value,
             acceptance.principal,
             acceptance.mail_from,
             *sorted(acceptance.recipients),
         )
-        parts = (text.encode("utf-8", "surrogatepass") for text in texts)
         received = acceptance.received
         digest = received.digest if isinstance(received, Stored) else hashlib.sha256(received).digest()
-        for part in (len(texts).to_bytes(8, "big"), *parts, digest):
-            mac.update(len(part).to_bytes(8, "big"))
-            mac.update(part)
-        return mac.digest()
+        parts = (
+            len(texts).to_bytes(8, "big"),
+            *(text.encode("utf-8", "surrogatepass") for text in texts),
+            digest,
+        )
+        whole = b"".join(piece for part in parts for piece in (len(part).to_bytes(8, "big"), part))
+        return hmac.digest(self._fingerprint_key, b"acceptance\x00" + whole, hashlib.sha256)
 
 
 def _size(content: Content) -> int:
@@ -348,7 +359,7 @@ def context_aad(unique_id: str, sha1: str) -> bytes:
 
 def _find(connection: Connection, fingerprints: Sequence[bytes]) -> dict[bytes, str]:
     """The submissions that took these hand-overs."""
-    return {row[0]: row[1] for row in connection.execute(_KNOWN, {"fingerprints": list(fingerprints)})}
+    return {bytes(row[0]): row[1] for row in _KNOWN.all(connection, {}, fingerprints)}
 
 
 def _submission(draft: _Draft, at: datetime) -> dict[str, object]:

@@ -19,6 +19,7 @@ from sqlalchemy.exc import IntegrityError
 
 from mailstore.crypto import KEY_SIZE, KeyRing, Purpose, SealBroken, derive_key, seal, unseal
 from mailstore.database import Database
+from mailstore.direct import execute
 from mailstore.model import StoreError, StoreUnavailable
 from mailstore.tables import keyring, meta
 
@@ -40,7 +41,7 @@ class Keys:
     def check_current(self, connection: Connection) -> None:
         """To be called in each write: refuse to seal under keys that were replaced since this process opened the store.
         Raises StoreUnavailable."""
-        if connection.exec_driver_sql(_NEWEST).scalar() != self.generation:
+        if execute(connection, _NEWEST, ()).fetchone()[0] != self.generation:
             raise StoreUnavailable(
                 "Les clés de la messagerie ont changé : redémarrer ce service. / The store's keys were rotated: restart "
                 "this service."

@@ -11,18 +11,18 @@ from mailstore.tables import deposits, outgoing
 class LeaseVerbs(Core):
     """Verbs on leases of any kind of row."""
 
-    def release_leases(self, owner: str) -> int:
-        """End the leases that `owner` holds, so that its rows are due again; returns how many there were.
+    def release_leases(self, *owners: str) -> int:
+        """End the leases that these owners hold, so that their rows are due again; returns how many there were.
 
-        Only the one process that bears this name may call it, before it leases anything: what it finds was held by its
-        former self, which `kill -9` or a power cut ended.
+        Only the one process that bears a name may give it, before it leases anything: what it finds was held by its
+        former self, which `kill -9` or a power cut ended. Names that nobody bears any more may be given by anybody.
         """
         released = 0
         with self._db.write() as connection:
             for table in (outgoing, deposits):
                 statement = (
                     update(table)
-                    .where(table.c.lease_owner == owner, table.c.lease_until.is_not(None))
+                    .where(table.c.lease_owner.in_(owners), table.c.lease_until.is_not(None))
                     .values(lease_owner="", lease_until=None)
                 )
                 released += connection.execute(statement).rowcount

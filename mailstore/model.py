@@ -349,6 +349,26 @@ class DepositJob:
     lease_until: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class DepositLease:
+    """A deposit that a worker holds until `until`, its document still closed (see `open_deposit`)."""
+
+    deposit: Deposit
+    until: datetime
+    blob: str
+    sealed_context: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DepositEnd:
+    """How an attempt ended. A state that waits needs `next_attempt_at`."""
+
+    id: int
+    state: DepositState
+    reason: str = ""
+    next_attempt_at: datetime | None = None
+
+
 class ChangeKind(StrEnum):
     """What a committed change touched. RESYNC (with id 0) says that some may have gone unheard: look at everything."""
 

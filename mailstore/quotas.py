@@ -9,11 +9,12 @@ from __future__ import annotations
 from sqlalchemy import Connection, bindparam, func, select, update
 
 from mailstore.core import Core
+from mailstore.direct import Direct
 from mailstore.mailbox import Quota
 from mailstore.model import OverQuota, StoreError
 from mailstore.tables import accounts, folders
 
-_LIMITS = select(accounts.c.quota_bytes, accounts.c.quota_messages).where(accounts.c.id == bindparam("account"))
+_LIMITS = Direct(select(accounts.c.quota_bytes, accounts.c.quota_messages).where(accounts.c.id == bindparam("account")))
 _USAGE = (
     select(
         accounts.c.quota_bytes,
@@ -47,8 +48,7 @@ class QuotaVerbs(Core):
 
 def check_quota(connection: Connection, account_id: int) -> None:
     """To be called in the transaction, after what adds to a mailbox. Raises OverQuota."""
-    limit = connection.execute(_LIMITS, {"account": account_id}).one()
-    if limit.quota_bytes is None and limit.quota_messages is None:
+    if _LIMITS.first(connection, {"account": account_id}) == (None, None):
         return
     quota = _read(connection, account_id)
     if quota.exceeded:

@@ -1,23 +1,26 @@
-"""What is removed in time: messages beyond their folder's retention, and the rest of the housekeeping.
+"""What is removed in time: messages beyond their folder's retention, the old part of the audit trail, and the rest of the
+housekeeping.
 
 Invariants: a message goes when it has been in its folder (SAVEDATE) for longer than the folder keeps; what went is in the
-audit trail; a folder without a rule keeps everything.
+audit trail, the trail's own lines among it; without a rule everything is kept.
 """
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from mailstore.audit import AuditVerbs
 from mailstore.core import BATCH, batches
 from mailstore.model import Event, NoSuchFolder
 from mailstore.search import SearchVerbs
-from mailstore.tables import accounts, folders, messages
+from mailstore.tables import accounts, audit, folders, messages
 from mailstore.transfers import TransferVerbs
 
 INDEXED_EACH_TIME = 5000
+FORGOTTEN_AT_ONCE = 5000
+"""Lines of the trail in one transaction, so that no delivery waits long."""
 
 
 class RetentionVerbs(TransferVerbs, SearchVerbs, AuditVerbs):
@@ -51,9 +54,25 @@ class RetentionVerbs(TransferVerbs, SearchVerbs, AuditVerbs):
             self.record([Event("retention.removed", detail)], at=at)
         return gone
 
-    def housekeep(self, at: datetime, grace: timedelta) -> None:
-        """Everything to be done every hour or so: retention, index of new messages, files nobody refers to any more
-        (after `grace`). Raises StoreUnavailable."""
+    def forget_trail(self, before: datetime, at: datetime) -> int:
+        """Remove the lines of the audit trail older than `before`; returns how many. What went is a line of the trail. Raises
+        StoreUnavailable: what was removed until then stays removed, and is not told."""
+        oldest = select(audit.c.id).where(audit.c.at < before).order_by(audit.c.at).limit(FORGOTTEN_AT_ONCE)
+        removed, gone = 0, FORGOTTEN_AT_ONCE
+        while gone == FORGOTTEN_AT_ONCE:
+            with self._db.write() as connection:
+                gone = connection.execute(delete(audit).where(audit.c.id.in_(oldest))).rowcount
+            removed += gone
+        if removed:
+            detail = {"lines": str(removed), "before": before.isoformat()}
+            self.record([Event("trail.removed", detail)], at=at)
+        return removed
+
+    def housekeep(self, at: datetime, grace: timedelta, *, trail_days: int | None = None) -> None:
+        """Everything to be done every hour or so: retention, the audit trail beyond `trail_days` (None: kept), index of new
+        messages, files nobody refers to any more (after `grace`). Raises StoreUnavailable."""
         self.apply_retention(at)
+        if trail_days is not None:
+            self.forget_trail(at - timedelta(days=trail_days), at)
         self.sweep(at - grace)
         self.index_pending(INDEXED_EACH_TIME)

@@ -1,7 +1,7 @@
 """What of a message can be searched, and the signature that says which messages cannot match. Pure.
 
-The search text is the message's header fields, then its body, then the names of its attachments, decoded and
-case-folded, separated by NUL (which none of them holds). RFC 9051 §6.4.4 asks for substrings: `needle in text` is the
+The search text is the message's header fields, then its body, then the names of its attachments, decoded and folded
+(`folded`), separated by NUL (which none of them holds). RFC 9051 §6.4.4 asks for substrings: `needle in text` is the
 answer. Encrypted contents are not searched: the server cannot read them.
 
 The signature is a set of bits, one for each group of three bytes of the text, hashed; a text that lacks a bit of the
@@ -10,7 +10,9 @@ needle does not hold the needle. It has four to eight bits a distinct group, so 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from unicodedata import normalize
 
 from mailstore.mailbox import SearchPart
 from mime import Part, decode_words, parse
@@ -20,6 +22,17 @@ TEXT_LIMIT = 8 * 1024 * 1024  # characters of a text: what lies beyond is found 
 SMALLEST, LARGEST = 10, 17  # powers of two: bits of a signature
 _GOLDEN = 0x9E3779B1  # 2^32 divided by the golden ratio: spreads neighbours (Knuth, TAOCP 6.4)
 _SEPARATOR = "\x00"
+_MARKS = re.compile("[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]+")
+_LIGATURES = str.maketrans({"œ": "oe", "æ": "ae"})
+
+
+def folded(text: str) -> str:
+    """A text without letter case, accents and ligatures: who looks for `resultats` or `oedeme` finds « Résultats » and
+    « Œdème », and the other way round. Finds all that i;unicode-casemap (RFC 5051), which RFC 9051 advises, would find."""
+    low = text.casefold()
+    if low.isascii():
+        return low
+    return _MARKS.sub("", normalize("NFKD", low).casefold()).translate(_LIGATURES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +45,8 @@ class Query:
 
     @classmethod
     def of(cls, part: SearchPart, needle: str, field: str = "") -> Query:
-        """A query as texts are kept: case-folded."""
-        return cls(SearchPart(part), needle.replace(_SEPARATOR, "").casefold(), field.casefold())
+        """A query as texts are kept: folded."""
+        return cls(SearchPart(part), folded(needle.replace(_SEPARATOR, "")), folded(field))
 
     def found_in(self, text: str) -> bool:
         """Whether a search text answers the query."""
@@ -62,7 +75,7 @@ def search_text(raw: bytes) -> str:
     header = "\n".join(f"{field.name}: {_line(decode_words(field.text))}" for field in root.fields)
     names = [part.filename for part in root.walk()]
     sections = (header, "\n".join(_texts(root, raw)), "\n".join(_line(name) for name in names if name))
-    return _SEPARATOR.join(section.replace(_SEPARATOR, "").casefold()[:TEXT_LIMIT] for section in sections)
+    return _SEPARATOR.join(folded(section.replace(_SEPARATOR, ""))[:TEXT_LIMIT] for section in sections)
 
 
 def signature(text: str) -> bytes:

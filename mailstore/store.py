@@ -18,6 +18,7 @@ from mailstore.accounts import AccountVerbs
 from mailstore.audit import AuditVerbs
 from mailstore.blobs import BlobStore
 from mailstore.database import Database
+from mailstore.deposit_leases import DepositLeaseVerbs
 from mailstore.deposits import DepositVerbs
 from mailstore.erasure import ErasureVerbs
 from mailstore.journey import JourneyVerbs
@@ -63,6 +64,7 @@ class Store(
     SenderVerbs,
     SpoolVerbs,
     DepositVerbs,
+    DepositLeaseVerbs,
     LeaseVerbs,
     AuditVerbs,
     SecretVerbs,
@@ -118,7 +120,9 @@ class Store(
             upgrade(database, create=create)
             keys = open_keyring(database, master_key, clock())
             database.guard = keys.check_current
-            return cls(database, BlobStore(blobs, keys.blobs), keys, index, clock)
+            store = cls(database, BlobStore(blobs, keys.blobs), keys, index, clock)
+            store._journal.mend()
+            return store
         except BaseException:
             database.close()
             raise
@@ -128,5 +132,5 @@ class Store(
         self._feed.close()
         with suppress(StoreError):
             self.flush_readings()
-        self._blobs.close()
+        self._journal.close()
         self._db.close()

@@ -28,6 +28,7 @@ from mailstore.tables_journey import attempts, audit, deposits, feed, outgoing, 
 from mailstore.tables_keys import custodians, keyring, meta, stored_keys
 from mailstore.tables_mail import (
     acl,
+    blob_journal,
     contents,
     discarded,
     expunged,
@@ -47,6 +48,7 @@ __all__ = [
     "app_passwords",
     "attempts",
     "audit",
+    "blob_journal",
     "code_failures",
     "contents",
     "custodians",

@@ -130,3 +130,10 @@ discarded = Table(
     Column("at", Moment, nullable=False),
     Index("ix_discarded_at", "at"),
 )
+
+blob_journal = Table(
+    "blob_journal",
+    metadata,
+    Column("blob", String(32), primary_key=True),
+    Column("octets", LargeBinary, nullable=False),
+)

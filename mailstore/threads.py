@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, select
 
+from mailstore.direct import Direct, DirectAmong
 from mailstore.sql import insert_missing
 from mailstore.tables import threads
 
@@ -23,9 +24,12 @@ _FIELD = re.compile(
 )
 _ID = re.compile(rb"<([^<>\s]{1,998})>")
 
-_KNOWN = select(threads.c.digest, threads.c.thread_id).where(
-    threads.c.account_id == bindparam("account"), threads.c.digest.in_(bindparam("digests", expanding=True))
+_KNOWN = DirectAmong(
+    lambda digests: select(threads.c.digest, threads.c.thread_id).where(
+        threads.c.account_id == bindparam("account"), threads.c.digest.in_(digests)
+    )
 )
+_INSERT = Direct(lambda connection: insert_missing(connection, threads), "account_id", "digest", "thread_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +58,7 @@ def join_threads(connection: Connection, account_id: int, messages: Sequence[Seq
     """The threads of messages that arrive in a mailbox one after the other; of each, the digests of its references and of
     its own id, in that order."""
     wanted = sorted({digest for digests in messages for digest in digests})
-    known: dict[bytes, int] = {}
-    if wanted:
-        known = {row[0]: row[1] for row in connection.execute(_KNOWN, {"account": account_id, "digests": wanted})}
+    known = {row[0]: row[1] for row in _KNOWN.all(connection, {"account": account_id}, wanted)}
     found, threads_of = dict(known), []
     for digests in messages:
         joined = next((found[digest] for digest in digests if digest in found), 0) or secrets.randbits(62) + 1
@@ -68,8 +70,7 @@ def join_threads(connection: Connection, account_id: int, messages: Sequence[Seq
         for digest in wanted  # in one order for all, so that no two transactions wait for each other
         if digest not in known
     ]
-    if rows:
-        connection.execute(insert_missing(connection, threads), rows)
+    _INSERT.run(connection, rows)
     return threads_of
 
 

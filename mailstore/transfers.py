@@ -87,16 +87,16 @@ class TransferVerbs(MessageVerbs):
 
         def write(transaction: Transaction, prepared: Sequence[Prepared]) -> tuple[int, int]:
             connection = transaction.connection
-            target = self._find(connection, account_id, folder_name)
+            target_id, validity = self._find(connection, account_id, folder_name)
             self._enter_contents(connection, account_id, prepared)
-            lock_folders(connection, sorted({folder_id, target.id}))
+            lock_folders(connection, sorted({folder_id, target_id}))
             rows = read_rows(connection, folder_id, [uid])
             if not rows:
                 raise NoSuchMessage("Ce message n'existe plus. / This message no longer exists.")
             self._remove(transaction, folder_id, rows)
-            (new_uid,) = self._add(transaction, target.id, account_id, prepared, at, viewer)
+            (new_uid,) = self._add(transaction, target_id, account_id, prepared, at, viewer)
             self._discard_unreferenced(connection, [rows[0].blob])
-            return target.uid_validity, new_uid
+            return validity, new_uid
 
         return self._arrive(account_id, [message], write)
 

@@ -38,9 +38,10 @@ def codec_name(charset: str) -> str | None:
 
 
 def decode_charset(data: bytes, charset: str) -> str:
-    """Text of `data` in `charset`; bytes that do not fit become U+FFFD; an unknown charset reads as `text`."""
+    """Text of `data` in `charset`; bytes that do not fit become U+FFFD; an unknown charset reads as `text`, and so does
+    US-ASCII, which writers put on what is not."""
     codec = codec_name(charset)
-    if codec is None:
+    if codec in (None, "ascii"):
         return text(data)
     try:
         return data.decode(codec, "replace")

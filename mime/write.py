@@ -23,6 +23,7 @@ from mime.fields import to_crlf
 MAX_LINE = 998
 _NAME = re.compile(r"[!-9;-~]{1,200}\Z")
 _WORD = re.compile(r"[ \t]*[^ \t]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _ADDRESS_FIELDS = frozenset(
     prefix + name for prefix in ("", "resent-") for name in ("from", "sender", "reply-to", "to", "cc", "bcc")
 ) | {"disposition-notification-to", "return-receipt-to"}
@@ -39,7 +40,7 @@ def header_field(name: str, value: str) -> bytes:
     the value, a bad name, a non-ASCII address, or a word longer than a line may be."""
     if not _NAME.match(name):
         raise ValueError("not a header field name")
-    if any((char < " " and char != "\t") or char == "\x7f" for char in value):
+    if _CONTROL.search(value):
         raise ValueError("control character in a header field value")
     value = value.strip(" \t")
     if not value.isascii():

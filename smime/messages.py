@@ -13,7 +13,7 @@ from functools import lru_cache
 from cryptography import x509
 
 import mime
-from smime import enveloped, headers, signed
+from smime import enveloped, headers, legacy_display, signed
 from smime.algorithms import MICALG, ContentCipher
 from smime.capabilities import DEFAULT_POLICY, OURS, Capabilities, EncryptionPolicy, Plan, Recipient, Transport, choose
 from smime.headers import HeaderMode
@@ -129,21 +129,32 @@ def sign_message(
     """A whole message signed: Content-* and MIME-Version move into the signed entity, other fields stay outside; with
     `protect` copies of From, To, Subject, Date, Message-ID and their like are signed too (RFC 9788).
 
-    `protect=HeaderMode.CIPHER` hides the Subject outside: for a message that is then encrypted. `reads`: the capabilities
-    stated for the program that opens what is sent to the signer."""
-    outside, inside, body = split_fields(raw)
+    `protect=HeaderMode.CIPHER` hides the Subject outside, and shows it at the head of the text (`legacy_display`): for a message
+    that is then encrypted. `reads`: the capabilities stated for the program that opens what is sent to the signer."""
+    outside, inside, start = split_fields(raw)
     is_ready = mime.is_seven_bit(raw)
     if not is_ready:
         outside = mime.canonical_header(outside)
+    body: Piece = memoryview(raw)[start:]
     if protect is not None:
-        outside, inside = headers.protect(outside, inside, protect)
-    entity = (inside, b"\r\n", memoryview(raw)[body:])
+        outside, inside, body = _protected(outside, inside, body, protect)
+    entity = (inside, b"\r\n", body)
     # A message that needs no change is not copied: its body goes into the signature from where it is.
     canonical = entity if is_ready else (mime.to_seven_bit(b"".join(entity)),)
     return _signed(outside + _VERSION, canonical, signers, at, opaque, reads)
 
 
 _VERSION = b"MIME-Version: 1.0\r\n"
+
+
+def _protected(outside: bytes, inside: bytes, body: Piece, mode: HeaderMode) -> tuple[bytes, bytes, Piece]:
+    """(transport fields, content fields, body) with protected fields."""
+    subject = next(iter(mime.values_of(outside, "subject")), "") if mode is HeaderMode.CIPHER else ""
+    if subject:
+        entity = legacy_display.with_subject(b"".join((inside, b"\r\n", body)), mime.decode_words(subject))
+        last, start = mime.header_end(entity)
+        inside, body = entity[:last], memoryview(entity)[start:]
+    return *headers.protect(outside, inside, mode), body
 
 
 def encrypt_message(
@@ -159,12 +170,13 @@ def encrypt_message(
     """A whole message encrypted: its content fields and body go inside, octet for octet; other fields stay readable.
 
     Cipher and transport are chosen by `policy` and what the recipients read, unless given. `sender`, the sender's own
-    certificate, becomes a recipient when the policy says so. `protect` is for a message that is not signed: one that is
-    takes it when signed. Raises UnsuitableCertificate."""
-    outside, inside, body = split_fields(raw)
+    certificate, becomes a recipient when the policy says so. `protect` is for a message that is not signed, which may then
+    change as in `sign_message`; one that is takes it when signed. Raises UnsuitableCertificate."""
+    outside, inside, start = split_fields(raw)
     outside = mime.canonical_header(outside)
+    body: Piece = memoryview(raw)[start:]
     if protect is not None:
-        outside, inside = headers.protect(outside, inside, protect)
+        outside, inside, body = _protected(outside, inside, body, protect)
     everybody = [*recipients, sender] if sender is not None and policy.to_sender and recipients else recipients
     plan = choose(everybody, policy, cipher=cipher, transport=transport)
-    return _sealed(outside + _VERSION, (inside + b"\r\n", memoryview(raw)[body:]), plan)
+    return _sealed(outside + _VERSION, (inside + b"\r\n", body), plan)

@@ -11,8 +11,6 @@ from collections.abc import Collection
 from datetime import datetime
 from email.utils import format_datetime
 
-from cryptography import x509
-
 import mime
 import smime
 from smtp.intake import Scan
@@ -20,6 +18,7 @@ from smtp.replies import to_ascii
 
 _OURS = "x-caducee-"
 SEND_CODE_FIELD = "x-caducee-code"
+_REMOVED = (b"authentication-results", b"return-path", b"bcc", _OURS.encode("ascii"))
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"')
 _COMMENT = re.compile(r"\([^()]*+\)")
 _MESSAGE_ID = re.compile(r"<[^<>\s]{1,250}>", re.ASCII)
@@ -149,6 +148,9 @@ def count_received(raw: bytes) -> int:
 def cleaned(raw: bytes, *, keep_send_code: bool) -> bytes:
     """`raw` without the fields that only this operator may write, and without Return-Path and blind copies."""
     last, _ = mime.header_end(raw)
+    header = raw[:last].lower()
+    if not any(name in header for name in _REMOVED):
+        return raw
     ours = {
         field.name.lower() for field in mime.iter_fields(raw, 0, last) if field.name.lower().strip().startswith(_OURS)
     }
@@ -181,9 +183,10 @@ def received(*, peer: str, greeted: str, hostname: str, protocol: str, identifie
     return f"{source} ({_plain(tls)}) by {hostname} with {protocol} id {identifier}; {rfc5322_date(at)}"
 
 
-def trust_result(certificate: x509.Certificate, domain: str, digest: str) -> str:
-    """The Authentication-Results clause of the trust space: whose certificate spoke for which domain, by which list."""
-    dn = re.sub(r'["\\;]', " ", to_ascii(certificate.subject.rfc4514_string()))[:400]
+def trust_result(name: str, domain: str, digest: str) -> str:
+    """The Authentication-Results clause of the trust space: which certificate (by its full name, RFC 4514) spoke for which
+    domain, by which list."""
+    dn = re.sub(r'["\\;]', " ", to_ascii(name))[:400]
     return f'x-mss-trust=pass smtp.mailfrom={domain or "null"} policy.dn="{dn}" policy.list={digest[:16] or "none"}'
 
 

@@ -1,10 +1,13 @@
-"""Counters at the decision points of this room, for Prometheus. Labels are closed sets: never an address or a domain."""
+"""Counters at the decision points of this room, for Prometheus. Labels are closed sets: never an address or a domain.
+
+Several processes may serve one operator: counters add up, connections too, the queue is what was last seen of it.
+"""
 
 from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
-CONNECTIONS = Gauge("caducee_smtp_connections", "Open connections", ["service"])
+CONNECTIONS = Gauge("caducee_smtp_connections", "Open connections", ["service"], multiprocess_mode="livesum")
 TURNED_AWAY = Counter("caducee_smtp_turned_away_total", "Connections refused at the door", ["service", "reason"])
 REPLIES = Counter("caducee_smtp_replies_total", "Negative replies, by code", ["service", "code", "enhanced"])
 LOGINS = Counter("caducee_smtp_logins_total", "Logins, by mechanism and outcome", ["mechanism", "outcome"])
@@ -19,5 +22,10 @@ ACCEPTING = Histogram(
 TRUST = Counter("caducee_trust_decisions_total", "May this peer speak for this domain, by rule", ["side", "rule"])
 ATTEMPTS = Counter("caducee_queue_attempts_total", "Attempts at a recipient, by outcome", ["outcome"])
 NOTICES = Counter("caducee_notices_total", "Notices written, by kind", ["kind"])
-QUEUE = Gauge("caducee_queue_recipients", "Recipients waiting in the queue, by state", ["state"])
+QUEUE = Gauge(
+    "caducee_queue_recipients",
+    "Recipients waiting in the queue, by state",
+    ["state"],
+    multiprocess_mode="livemostrecent",
+)
 ERRORS = Counter("caducee_smtp_unexpected_errors_total", "Errors that this program did not foresee")

@@ -10,32 +10,42 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from cryptography import x509
 
 from directory import Directory, DirectoryError, DirectoryUnavailable
-from mailstore import Acceptance, Account, Content, Direction, Event, LocalDelivery, NewDeposit, ScramVerifier
+from mailstore import (
+    Acceptance,
+    Accepted,
+    Account,
+    Content,
+    Direction,
+    Event,
+    LocalDelivery,
+    NewDeposit,
+    ScramVerifier,
+)
 from smtp import dkim, fields, grammar, mdn, metrics, notices, replies, sasl
+from smtp.accepting import Acceptor, Accounts
 from smtp.content import Budget, Received, is_clear, is_enveloped
 from smtp.gate import PeerLimits
 from smtp.machine import Body
 from smtp.replies import Reply, SmtpRefusal
-from smtp.services import GROUP, Services, acceptor, accounts, in_thread
-from smtp.session import Talk, Transaction
-from smtp.together import Together
+from smtp.services import Services, in_thread
+from smtp.session import Decided, Talk, Transaction
 from trustspace import Decision
 from trustspace.dn import name_of
 
 WAKE_EVERY = 10.0
 """Seconds between two looks at what waits for an operator that keeps calling."""
+DECISION_KEPT = 1.0
+"""Seconds for which a peer that was allowed stays so on its connection: the trust space looks at its files no more often."""
 _PEERS_KEPT = 4096
 SEARCHED = 32 * 1024 * 1024
 """Octets above which a clear message is not searched for documents to deposit (the default limit is below)."""
-
-
-_Asked = tuple[x509.Certificate, str, tuple[x509.Certificate, ...]]
-"""A peer's certificate, the domain it speaks for, and what it sent with its certificate."""
+_FEW = 10
+"""Recipients of a message that others may wait for."""
 
 
 class Reception:
@@ -50,9 +60,8 @@ class Reception:
         self._budget = Budget(services.limits.memory)
         self._peers = PeerLimits(services.limits)
         self._woken: dict[str, float] = {}
-        self._acceptor = acceptor(services)
-        self._accounts = accounts(services)
-        self._deciding: Together[_Asked, Decision] = Together(self._decide, GROUP)
+        self._acceptor = Acceptor(services)
+        self._accounts = Accounts(services)
 
     async def claimed(self, talk: Talk, claim: sasl.Claim) -> Account | None:
         """No login here."""
@@ -66,16 +75,16 @@ class Reception:
         """Count the operator's connections, by the name it has a certificate for. Raises SmtpRefusal."""
         if talk.certificate is None:
             return
-        talk.peer_name = talk.certificate.subject.rfc4514_string()
+        talk.counted = talk.peer_name
         if not self._peers.connected(talk.peer_name):
             metrics.TURNED_AWAY.labels(self.service, "peer").inc()
             raise SmtpRefusal(replies.TOO_MANY_CONNECTIONS, closing=True)
 
     def closed(self, talk: Talk) -> None:
         """The operator has one connection less."""
-        if talk.peer_name:
-            self._peers.gone(talk.peer_name)
-            talk.peer_name = ""
+        if talk.counted:
+            self._peers.gone(talk.counted)
+            talk.counted = ""
 
     async def mail(self, talk: Talk, transaction: Transaction, sender: str) -> None:
         """The peer's certificate must be listed for the sender's domain; for the null sender, for any domain."""
@@ -83,7 +92,7 @@ class Reception:
         if certificate is None:
             raise await self._refused(talk, replies.NO_CERTIFICATE, {"mail_from": sender or "<>"})
         domain = grammar.domain_of(sender) if sender else await in_thread(self._any_domain, certificate)
-        decision = await self._deciding.do((certificate, domain, talk.chain))
+        decision = await self._decided(talk, certificate, domain)
         metrics.TRUST.labels("reception", decision.rule).inc()
         if not decision.allowed:
             detail = {"mail_from": sender or "<>", "rule": decision.rule, "list": decision.list_digest}
@@ -94,17 +103,16 @@ class Reception:
         transaction.facts["domain"] = domain
         await self._wake(talk.peer_name, certificate)
 
-    def _decide(self, group: Sequence[_Asked]) -> list[Decision | Exception]:
-        """Whether each of these certificates may speak for its domain. Blocking."""
-        decisions: list[Decision | Exception] = []
-        for certificate, domain, chain in group:
-            try:
-                decisions.append(
-                    self._services.trust.authorise(certificate, domain, self._services.clock(), supplied=chain)
-                )
-            except Exception as error:
-                decisions.append(error)
-        return decisions
+    async def _decided(self, talk: Talk, certificate: x509.Certificate, domain: str) -> Decision:
+        """May this peer speak for this domain? Asked in a thread of its own: an answer may take a question to the network."""
+        now, trust, known = asyncio.get_running_loop().time(), self._services.trust, talk.decided
+        in_force = trust.in_force
+        fresh = known is not None and now - known.at < DECISION_KEPT
+        if known is not None and fresh and known.domain == domain and known.in_force is in_force:
+            return known.decision
+        decision = await in_thread(trust.authorise, certificate, domain, self._services.clock(), supplied=talk.chain)
+        talk.decided = Decided(domain, now, in_force, decision) if decision.allowed else None
+        return decision
 
     async def _wake(self, peer: str, certificate: x509.Certificate) -> None:
         """It reached us, so it may be reached: what waits for it need not wait longer. Looked at now and then only."""
@@ -129,7 +137,7 @@ class Reception:
         """A mailbox here; anything else would be relaying."""
         if grammar.domain_of(recipient) not in self._services.local_domains:
             raise await self._refused(talk, replies.RELAYING_DENIED, {"recipient": recipient})
-        account = await self._accounts.do(recipient)
+        account = await self._accounts.find(recipient)
         if account is None:
             raise await self._refused(talk, replies.UNKNOWN_MAILBOX, {"recipient": recipient})
         if not account.active:
@@ -138,33 +146,66 @@ class Reception:
 
     async def message(self, talk: Talk, transaction: Transaction, received: Received) -> Reply:
         """Open for each mailbox, write the results, accept; 250 once every mailbox has its copy."""
-        certificate, header = talk.certificate, received.header
-        if certificate is None:
-            raise SmtpRefusal(replies.NO_CERTIFICATE)
+        header = received.header
         message_id = fields.message_id(header) or ""
         if fields.count_received(header) > self._services.limits.received_fields:
             raise await self._refused(talk, replies.LOOP, {"mail_from": transaction.sender or "<>"}, message_id)
         here = {address: account for address, account in transaction.recipients.items() if account is not None}
         if len(here) != len(transaction.recipients):
             raise RuntimeError("a recipient without an account")
+        async with self._budget.of(received.size):
+            accepted = await self._accepted(talk, transaction, received, here)
+        if _is_answered(transaction, header):
+            await in_thread(self._tell, transaction, received, accepted[0].submission_id, message_id)
+        return replies.accepted(accepted[0].submission_id)
+
+    async def _accepted(
+        self, talk: Talk, transaction: Transaction, received: Received, here: Mapping[str, Account]
+    ) -> list[Accepted]:
+        """What the store answers for each mailbox. Those accepted before another failed are recognised when the message
+        comes back."""
+        certificate = talk.certificate
+        if certificate is None:
+            raise SmtpRefusal(replies.NO_CERTIFICATE)
+        if self._is_quick(transaction, received, here):
+
+            def prepare() -> list[Acceptance]:
+                common = self._results(talk, certificate, transaction, received)
+                return self._acceptances(talk, transaction, received, here, common)
+
+            return await self._acceptor.prepared(prepare)
+        common = await in_thread(self._results, talk, certificate, transaction, received)
         # A large message is prepared for one mailbox at a time: never held as often as it has recipients.
         groups = [here] if received.stored is None else [{address: account} for address, account in here.items()]
-        async with self._budget.of(received.size):
-            common = await in_thread(self._results, certificate, transaction, received)
-            identifiers = []
-            for group in groups:
-                ready = await in_thread(self._acceptances, talk, transaction, received, group, common)
-                # Those accepted before another failed are recognised when the message comes back.
-                identifiers += [one.submission_id for one in await asyncio.gather(*map(self._acceptor.do, ready))]
-        if _is_answered(transaction, header):
-            await in_thread(self._tell, transaction, received, identifiers[0], message_id)
-        return replies.accepted(identifiers[0])
+        answers: list[Accepted] = []
+        for group in groups:
+            ready = await in_thread(self._acceptances, talk, transaction, received, group, common)
+            answers += await self._acceptor.accept(ready)
+        return answers
 
-    def _results(self, certificate: x509.Certificate, transaction: Transaction, received: Received) -> tuple[str, ...]:
+    def _is_quick(self, transaction: Transaction, received: Received, here: Mapping[str, Account]) -> bool:
+        """Whether a message asks for nothing that may take long (keys, the network, documents): others may wait for it."""
+        services, header = self._services, received.header.lower()
+        if received.stored is not None or transaction.options.body is Body.BINARY or len(here) > _FEW:
+            return False
+        if b"pkcs7" in header or b"multipart/signed" in header or b".p7" in header:
+            return False
+        if services.dkim_checker is not None and b"dkim-signature" in header:
+            return False
+        if any(services.planner.searches(account) for account in here.values()):
+            return False
+        authors = fields.from_addresses(received.header)
+        if len(authors) != 1 or grammar.domain_of(authors[0]) != transaction.facts.get("domain", ""):
+            return False
+        return services.directory is None or services.directory.remembers(authors[0])
+
+    def _results(
+        self, talk: Talk, certificate: x509.Certificate, transaction: Transaction, received: Received
+    ) -> tuple[str, ...]:
         """What Authentication-Results says of every copy. Blocking."""
         sender_domain = grammar.domain_of(transaction.sender or "")
         return (
-            fields.trust_result(certificate, sender_domain, transaction.facts["list"]),
+            fields.trust_result(talk.peer_name, sender_domain, transaction.facts["list"]),
             *self._author_results(certificate, received.header, transaction.facts.get("domain", "")),
             *self._dkim(received),
         )
@@ -188,7 +229,7 @@ class Reception:
     ) -> list[Acceptance]:
         """One acceptance a mailbox: a peer that lost our 250 may come back with these recipients grouped otherwise, and
         each mailbox must still recognise what it has. Blocking."""
-        dn = talk.certificate.subject.rfc4514_string() if talk.certificate is not None else ""
+        dn = talk.peer_name
         accepted = Event("reception.accepted", {"peer": talk.peer, "dn": dn, "list": transaction.facts.get("list", "")})
         message_id = fields.message_id(received.header) or ""
         found = []
@@ -282,7 +323,7 @@ class Reception:
 
     async def _refused(self, talk: Talk, reply: Reply, detail: Mapping[str, str], message_id: str = "") -> SmtpRefusal:
         """Audit a refusal and answer it, to be raised."""
-        dn = talk.certificate.subject.rfc4514_string() if talk.certificate is not None else ""
+        dn = talk.peer_name
         line = {"peer": talk.peer, "dn": dn, "reply": str(reply), **detail}
         await in_thread(
             self._services.store.record,

@@ -46,7 +46,8 @@ _DAMAGED = Answer(554, "5.3.0", "contenu illisible ici, a renvoyer / content unr
 @dataclass(frozen=True, slots=True)
 class SenderSettings:
     """How patient the sender is. `batch` is how many rows are leased at once; `connections` how many may be open to one
-    domain; `tell_delay` after how long a sender is told that a message waits."""
+    domain; `tell_delay` after how long a sender is told that a message waits. Of several workers over one store, one
+    `tells_silences`: receipts that did not come."""
 
     concurrency: int = 20
     connections: int = 5
@@ -57,6 +58,7 @@ class SenderSettings:
     tell_delay: timedelta = timedelta(hours=4)
     give_up: timedelta = timedelta(hours=48)
     poll: timedelta = timedelta(seconds=30)
+    tells_silences: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,8 @@ class Sender:
             if sum(len(lane.jobs) for lane in self._lanes.values()) < self._settings.batch and await self._take():
                 return 0
             now = self._services.clock()
-            await in_thread(tell_silences, self._services, now)
+            if self._settings.tells_silences:
+                await in_thread(tell_silences, self._services, now)
             due = await in_thread(self._services.store.next_due, now)
             sizes = await in_thread(self._services.store.queue_sizes)
             for state, count in sizes.items():

@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import socket
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
 from smtp.gate import Gate
+from smtp.listening import Listener, bound
 from smtp.reception import Reception
 from smtp.services import Services
 from smtp.session import Handler, Setting
@@ -34,6 +37,7 @@ class Kind(StrEnum):
 class Listen:
     """One listener. `tls` must ask for a client certificate for reception (and for AUTH EXTERNAL), and leave its judgement
     to us (`handshake.DecidingContext`). `balancers` are believed when they send a PROXY header, which they then must.
+    `sockets` listen already, shared with other processes perhaps, and are its own; without any, it binds `host` and `port`.
     `require_tls` is False in measurements only."""
 
     kind: Kind
@@ -42,6 +46,7 @@ class Listen:
     tls: ssl.SSLContext | None
     balancers: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
     require_tls: bool = True
+    sockets: Sequence[socket.socket] = ()
 
 
 class SmtpServers:
@@ -52,7 +57,7 @@ class SmtpServers:
         self._services = services
         self._listens = listens
         self._grace = grace
-        self._servers: list[asyncio.Server] = []
+        self._listeners: list[Listener] = []
         self._gates: list[Gate] = []
         self.ports: dict[Kind, int] = {}
         self._reception = Reception(services)
@@ -60,15 +65,14 @@ class SmtpServers:
 
     async def start(self) -> None:
         """Bind and listen. Raises OSError when a port cannot be bound; nothing then listens."""
-        loop = asyncio.get_running_loop()
         try:
             for listen in self._listens:
+                sockets = listen.sockets or await asyncio.to_thread(bound, listen.host, listen.port)
                 gate = Gate(self._services.limits, listen.kind.value)
-                setting = self._setting(listen, gate)
-                server = await loop.create_server(partial(Shell, setting), listen.host, listen.port)
-                self._servers.append(server)
+                listener = Listener(sockets, partial(Shell, self._setting(listen, gate)))
+                self._listeners.append(listener)
                 self._gates.append(gate)
-                self.ports[listen.kind] = server.sockets[0].getsockname()[1]
+                self.ports[listen.kind] = listener.port
         except BaseException:
             await self.stop()
             raise
@@ -89,8 +93,8 @@ class SmtpServers:
 
     async def stop(self) -> None:
         """Stop listening, let commands under way finish, close."""
-        for server in self._servers:
-            server.close()
+        for listener in self._listeners:
+            listener.close()
         for gate in self._gates:
             gate.closing = True
             for shell in list(gate.open):
@@ -103,6 +107,4 @@ class SmtpServers:
         for gate in self._gates:
             for shell in list(gate.open):
                 shell.abandon()
-        for server in self._servers:
-            await server.wait_closed()
-        self._servers.clear()
+        self._listeners.clear()

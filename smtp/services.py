@@ -13,9 +13,8 @@ from datetime import datetime, timedelta
 from typing import ParamSpec, Protocol, TypeVar
 
 from directory import Directory
-from mailstore import Acceptance, Accepted, Account, NewDeposit, Store
+from mailstore import Account, NewDeposit, Store
 from proxy.model import Opened, Protected, Refusal
-from smtp.together import Together
 from trustspace import TrustSpace
 
 Clock = Callable[[], datetime]
@@ -146,24 +145,6 @@ class Services:
     dkim_signer: DkimSigner | None = None
     dkim_checker: DkimChecker | None = None
     opens_for: Callable[[str], bool] = lambda _address: True
-
-
-GROUP = 64
-"""Messages accepted in one transaction at most."""
-
-
-def acceptor(services: Services) -> Together[Acceptance, Accepted]:
-    """Accepts what waits in one transaction: `Store.accept` for each, at the price of one sync for all (ADR 0057)."""
-
-    def work(group: Sequence[Acceptance]) -> Sequence[Accepted | Exception]:
-        return services.store.accept_all(group, services.clock())
-
-    return Together(work, GROUP)
-
-
-def accounts(services: Services) -> Together[str, Account | None]:
-    """Finds the mailboxes of the addresses that wait, in one look: `Store.find_account` for each."""
-    return Together(lambda group: services.store.find_accounts(group), GROUP)
 
 
 async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -21,6 +21,17 @@ from smtp.gate import Gate
 from smtp.machine import MailOptions, RcptOptions
 from smtp.replies import Reply
 from smtp.services import Limits
+from trustspace import Decision
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """That a peer may speak for a domain: `at` by the loop's time, by what was `in_force` of the trust space."""
+
+    domain: str
+    at: float
+    in_force: object
+    decision: Decision
 
 
 @dataclass(slots=True)
@@ -36,7 +47,17 @@ class Talk:
     account: Account | None = None
     login_failures: int = 0
     binding: Callable[[str], bytes | None] = field(default=lambda _kind: None, repr=False)
-    peer_name: str = ""
+    counted: str = ""
+    """The operator's name, once its connection is counted."""
+    said: str = ""
+    decided: Decided | None = None
+
+    @property
+    def peer_name(self) -> str:
+        """The full name of the peer's certificate (RFC 4514), "" without one."""
+        if not self.said and self.certificate is not None:
+            self.said = self.certificate.subject.rfc4514_string()
+        return self.said
 
 
 @dataclass(slots=True)

@@ -27,10 +27,11 @@ from mailstore import (
 )
 from proxy.model import Protected, Refusal
 from smtp import dkim, fields, grammar, labels, mdn, notices, receipts, replies, sasl
+from smtp.accepting import Acceptor, Accounts
 from smtp.content import Budget, Received, is_enveloped
 from smtp.identities import Identities
 from smtp.replies import Reply, SmtpRefusal
-from smtp.services import DkimSigner, Services, acceptor, accounts, in_thread
+from smtp.services import DkimSigner, Services, in_thread
 from smtp.session import Talk, Transaction
 from trustspace import Freshness
 
@@ -44,8 +45,8 @@ class Submission:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._budget = Budget(services.limits.memory)
-        self._acceptor = acceptor(services)
-        self._accounts = accounts(services)
+        self._acceptor = Acceptor(services)
+        self._accounts = Accounts(services)
         self._identities = Identities(services)
         without = set() if services.bearer is not None else {"OAUTHBEARER", "XOAUTH2"}
         self.logins = tuple(one for one in sasl.MECHANISMS if one not in without)
@@ -73,7 +74,7 @@ class Submission:
         the message."""
         account, store = _owner(talk), self._services.store
         # A session may last for hours: a mailbox closed meanwhile sends no more.
-        current = await self._accounts.do(account.address)
+        current = await self._accounts.look(account.address)
         if current is None or current.id != account.id or not current.active:
             raise await self._refused(talk, replies.CLOSED_MAILBOX, {"mail_from": sender})
         if sender not in ("", account.address) and sender not in await in_thread(store.may_send_as, account.id):
@@ -89,7 +90,7 @@ class Submission:
             if transaction.options.size > rules.patient_size:
                 raise await self._refused(talk, replies.TOO_BIG_FOR_PATIENT, {"recipient": "@" + domain})
         if domain in self._services.local_domains:
-            account = await self._accounts.do(recipient)
+            account = await self._accounts.find(recipient)
             if account is None:
                 raise await self._refused(talk, replies.UNKNOWN_MAILBOX, {"recipient": recipient})
             if not account.active:
@@ -196,7 +197,7 @@ class Submission:
             )
             told = LocalDelivery(account.id, account.address, content)
             acceptance = replace(acceptance, local=(*acceptance.local, told))
-        accepted = await self._acceptor.do(acceptance)
+        (accepted,) = await self._acceptor.accept([acceptance])
         if not accepted.duplicate:
             await in_thread(self._tell, transaction, received, header, accepted.submission_id, message_id, now)
         return accepted.submission_id

@@ -177,6 +177,11 @@ class TrustSpace:
         verdict = validator.check(certificate, supplied, at=at, usage=usage, stapled=stapled)
         return Explanation(_joined(state.white_list, certificate, verdict, domain, digest), verdict, freshness)
 
+    @property
+    def in_force(self) -> object:
+        """What decisions rest on at this moment: another object after each reload. Looks at no file."""
+        return self._snapshot
+
     def path_checker(self, usage: Usage | str, purpose: Purpose | None = None) -> CheckPath:
         """A function (certificate, intermediates, at) -> PathVerdict that follows reloads; for `smime`.
 

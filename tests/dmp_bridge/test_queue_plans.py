@@ -59,10 +59,11 @@ def test_each_statement_walks_an_index(tmp_path: Path, verb: str) -> None:
     def heard(_connection: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
         said.append((statement, parameters))
 
-    engine = store._db.engine
-    event.listen(engine, "before_cursor_execute", heard)
+    for engine in store._db.engines:
+        event.listen(engine, "before_cursor_execute", heard)
     VERBS[verb](store)
-    event.remove(engine, "before_cursor_execute", heard)
+    for engine in store._db.engines:
+        event.remove(engine, "before_cursor_execute", heard)
     with sqlite3.connect(tmp_path / "mail.sqlite") as other:
         for statement, parameters in said:
             if (

@@ -64,9 +64,8 @@ def job(store: Store, **changes: object) -> DepositJob:
         context(notify=SENDER, message_id="<m@x.fr>", **changes),
     )
     deposit_id = max(store.due_deposits(now(), 10))
-    leased = store.lease_deposit(deposit_id, "test", now(), timedelta(minutes=1), submission_set_id="1.2")
-    assert leased is not None
-    return leased
+    [leased] = store.lease_deposits({deposit_id: "1.2"}, "test", now(), timedelta(minutes=1))
+    return store.open_deposit(leased)
 
 
 def inbox(store: Store) -> list[bytes]:

@@ -25,7 +25,7 @@ from dmp_bridge.exchange import Answer, Exchange
 from dmp_bridge.register import Register
 from dmp_bridge.tell import Teller, Voice
 from dossier import Authority, Caller, NewSubmission, RecordServer, RecordStore, bind, make_record_app
-from mailstore.model import DepositJob
+from mailstore.model import DepositJob, DepositLease
 from tests.dmp_bridge.bridge import MASTER_KEY, open_mailstore, outlet
 from tests.dossier.house import Trust
 from trustspace import Anchors, Issued, PathValidator, Usage, read_crl, server_context
@@ -103,14 +103,16 @@ def deposit_until(folder: Path, step: str, deposit_id: int) -> None:
     class Rows:
         """The store, up to a step."""
 
-        settle_deposit = staticmethod(store.settle_deposit)
+        open_deposit = staticmethod(store.open_deposit)
+        settle_deposits = staticmethod(store.settle_deposits)
+        give_back_deposits = staticmethod(store.give_back_deposits)
 
         @staticmethod
-        def lease_deposit(*arguments: Any, **named: Any) -> DepositJob | None:
-            job = store.lease_deposit(*arguments, **named)
+        def lease_deposits(*arguments: Any, **named: Any) -> list[DepositLease]:
+            leases = store.lease_deposits(*arguments, **named)
             if step == "leased":
                 die()
-            return job
+            return leases
 
     Depositor(Rows(), way, tell=tell, owner=OWNER, lease=timedelta(minutes=5)).run(deposit_id)
     if step == "settled":

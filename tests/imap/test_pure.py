@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 from imap import utf7
 from imap.envelope import address_list
 from imap.errors import BadCommand, Refused
+from imap.keys import keys_of
 from imap.listing import matches
 from imap.parser import GRAMMAR, parse
 from imap.sequences import format_numbers, parse_sequence_set
+from imap.structure import body_structure
 from imap.summary import compute, encode, read, summarise
 from imap.values import Command, Fetch
+from mime import parse as parse_message
 from tests.imap.support import MULTIPART
 
 _WORDS = [name.encode() for name in GRAMMAR] + [
@@ -126,6 +129,39 @@ def test_summary_of_a_nested_message() -> None:
 )
 def test_address_lists(value: bytes, expected: bytes) -> None:
     assert address_list(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ('name*0="compte"; name*1=" rendu"; x=1', b'("name" "compte rendu" "x" "1")'),
+        ("name*1=du; size=3; name*0=ren", b'("size" "3" "name" "rendu")'),
+        ("name*0*=utf-8''r%C3%A9; name*1=\"a b\"", b'("name*" "utf-8\'\'r%C3%A9a%20b")'),
+        ("name*0=a; name*2=c", b'("name" "a" "name*2" "c")'),
+        ("name*1=b; name*=utf-8''a", b'("name*1" "b" "name*" "utf-8\'\'a")'),
+    ],
+)
+def test_parameters_in_sections_are_put_together(value: str, shown: bytes) -> None:
+    raw = f"Content-Type: application/pdf; {value}\r\n\r\n".encode()
+    assert body_structure(parse_message(raw), raw)[0] == b'("APPLICATION" "PDF" %b NIL NIL "7BIT" 0)' % shown
+
+
+@pytest.mark.parametrize(
+    ("value", "mailbox", "display"),
+    [
+        ("Zoe <b@x.fr>, a@x.fr", "b", "zoe"),
+        ("=?utf-8?q?Ren=C3=A9?= <r@x.fr>", "r", "rene\u0301"),
+        ("r@x.fr (Nom)", "r", "nom"),
+        ("r@x.fr", "r", "r@x.fr"),
+        ("<root>", "root", "root"),
+        ("Equipe: a@x.fr;", "equipe", "equipe"),
+        ("", "", ""),
+    ],
+)
+def test_the_first_address_sorts(value: str, mailbox: str, display: str) -> None:
+    raw = f"From: {value}\r\n\r\n".encode()
+    keys = keys_of(parse_message(raw), raw)
+    assert (keys.from_mailbox.casefold(), keys.from_display.casefold()) == (mailbox, display)
 
 
 @pytest.mark.parametrize("piece", [b'\\"', b'"\\', b'\\",', b"(", b"<", b'("', b"a@b,"])

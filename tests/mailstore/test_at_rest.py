@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from mailstore import DepositState, FlagOperation, LocalDelivery, NewDeposit, OutgoingCopy, SearchPart, Store
+from mailstore import (
+    DepositEnd,
+    DepositState,
+    FlagOperation,
+    LocalDelivery,
+    NewDeposit,
+    OutgoingCopy,
+    SearchPart,
+    Store,
+)
 from tests.mailstore.helpers import MINUTE, NOW, acceptance, make_account, stored_bytes
 
 BODY, SUBJECT, PASSWORD = "tumeur-canari-body", "Dupont-canari-subject", "canari-mot-de-passe"
@@ -37,9 +46,9 @@ def test_no_canary_in_any_file(store: Store, place: Path) -> None:
     store.copy(inbox, [1], target, NOW)
     store.store_flags(inbox, [1], FlagOperation.ADD, ["\\Deleted"])
     store.expunge(inbox, None)
-    deposit = store.lease_deposit(1, "w", NOW, MINUTE, submission_set_id="1.1")
-    assert deposit is not None and deposit.content == DOCUMENT.encode()
-    store.settle_deposit(1, "w", DepositState.NEEDS_ATTENTION, "INS", NOW)
+    [leased] = store.lease_deposits({1: "1.1"}, "w", NOW, MINUTE)
+    assert store.open_deposit(leased).content == DOCUMENT.encode()
+    store.settle_deposits("w", [DepositEnd(1, DepositState.NEEDS_ATTENTION, "INS")], NOW)
     assert store.summaries(target, [1, 2]) == {1: RAW.split(b"\r\n")[0], 2: RAW.split(b"\r\n")[0]}
     assert store.folder(account.id, FOLDER).total == 2
     assert store.search_text(target, SearchPart.TEXT, "canari-SUBJECT") == [1, 2]

@@ -1,4 +1,4 @@
-"""Small blobs are durable by one sync: what a power cut takes of their files, the journal gives back."""
+"""Small contents are durable by their transaction: what a power cut takes of their files, the journal gives back."""
 
 from __future__ import annotations
 
@@ -7,99 +7,104 @@ from pathlib import Path
 
 import pytest
 
-from mailstore import BlobStore, NoSuchMessage, blobjournal
-
-KEY = bytes(range(32))
-
-
-def _journals(folder: Path) -> list[Path]:
-    return list((folder / "journal").glob("*.log"))
+from mailstore import Account, NewMessage, OverQuota, Store, blobjournal
+from tests.mailstore.helpers import NOW, blob_files, message, open_store, sql
 
 
-def _die(store: BlobStore) -> None:
-    """As the kernel does for a killed process: its lock goes, its journal stays."""
-    os.close(store._journal._handle)
-    store._journal._handle = -1
+def _add(store: Store, account: Account, *contents: bytes) -> list[str]:
+    """Messages in INBOX; their blobs."""
+    new = [NewMessage(content, frozenset(), NOW) for content in contents]
+    _, uids = store.append_messages(account.id, "INBOX", new, NOW)
+    return store.view(store.folder(account.id, "INBOX").id).blobs[-len(uids) :]
 
 
-def test_what_a_power_cut_took_is_restored(tmp_path: Path) -> None:
-    store = BlobStore(tmp_path, KEY)
-    lost, emptied, kept = store.write_all([b"lost", b"emptied", b"kept"])
-    large = store.write(b"x" * 200_000)
-    (tmp_path / lost[:2] / lost).unlink()
-    (tmp_path / emptied[:2] / emptied).write_bytes(b"")
-    before = (tmp_path / kept[:2] / kept).stat().st_mtime_ns
-    _die(store)
-    again = BlobStore(tmp_path, KEY)
-    assert [again.read(blob) for blob in (lost, emptied, kept)] == [b"lost", b"emptied", b"kept"]
-    assert len(again.read(large)) == 200_000
-    assert (tmp_path / kept[:2] / kept).stat().st_mtime_ns == before, "what is whole is left alone"
-    assert _journals(tmp_path) == []
+def _file(place: Path, blob: str) -> Path:
+    return place / "blobs" / blob[:2] / blob
 
 
-def test_a_key_wrapped_anew_is_not_undone(tmp_path: Path) -> None:
-    store = BlobStore(tmp_path, KEY)
-    blob = store.write(b"content")
-    path = tmp_path / blob[:2] / blob
-    rewrapped = bytearray(path.read_bytes())
+def _journaled(place: Path) -> set[str]:
+    return {row[0] for row in sql(place, "SELECT blob FROM blob_journal")}
+
+
+def test_what_a_power_cut_took_is_restored(store: Store, account: Account, place: Path) -> None:
+    contents = [message(number) for number in range(4)]
+    lost, emptied, torn, kept = _add(store, account, *contents)
+    (large,) = _add(store, account, message(5, "x" * 200_000))
+    assert _journaled(place) == {lost, emptied, torn, kept}
+    _file(place, lost).unlink()
+    _file(place, emptied).write_bytes(b"")
+    _file(place, torn).write_bytes(_file(place, torn).read_bytes()[:-20] + bytes(20))
+    before = _file(place, kept).stat().st_mtime_ns
+    again = open_store(place)  # the first process is dead, and its database what was committed
+    assert [again.read_blob(blob) for blob in (lost, emptied, torn, kept)] == contents
+    assert again.blob_size(large) > 200_000
+    assert _file(place, kept).stat().st_mtime_ns == before, "what is whole is left alone"
+    again.close()
+    assert _journaled(place) == set()
+
+
+def test_a_key_wrapped_anew_is_not_undone(store: Store, account: Account, place: Path) -> None:
+    (blob,) = _add(store, account, message())
+    rewrapped = bytearray(_file(place, blob).read_bytes())
     rewrapped[16:20] = b"anew"
-    path.write_bytes(rewrapped)
-    _die(store)
-    BlobStore(tmp_path, KEY)
-    assert path.read_bytes() == rewrapped
+    _file(place, blob).write_bytes(rewrapped)
+    open_store(place).close()
+    assert _file(place, blob).read_bytes() == rewrapped
 
 
-def test_a_torn_record_was_never_answered_for(tmp_path: Path) -> None:
-    store = BlobStore(tmp_path, KEY)
-    whole, torn = store.write(b"whole"), store.write(b"torn")
-    for blob in (whole, torn):
-        (tmp_path / blob[:2] / blob).unlink()
-    (journal,) = _journals(tmp_path)
-    _die(store)
-    octets = journal.read_bytes().rstrip(b"\0")
-    journal.write_bytes(octets[:-20] + bytes(20))
-    again = BlobStore(tmp_path, KEY)
-    assert again.read(whole) == b"whole"
-    with pytest.raises(NoSuchMessage):
-        again.read(torn)
-
-
-def test_a_living_process_keeps_its_journal(tmp_path: Path) -> None:
-    store = BlobStore(tmp_path, KEY)
-    first = store.write(b"one")
-    BlobStore(tmp_path, KEY)
-    assert len(_journals(tmp_path)) == 1
-    second = store.write(b"two")
+def test_an_append_syncs_no_file(store: Store, account: Account, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(os, name, synced.append)
+    _add(store, account, *(message(number) for number in range(3)))
+    assert synced == []
+    assert len(_journaled(place)) == 3
+    _add(store, account, message(4, "x" * 100_000))
+    assert len(synced) == 2  # its file and its folder's
+    monkeypatch.undo()
     store.close()
-    assert _journals(tmp_path) == []
-    assert [store.read(blob) for blob in (first, second)] == [b"one", b"two"]
+    assert _journaled(place) == set()
 
 
-def test_a_journal_that_has_grown_is_settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_fails_leaves_neither_row_nor_file(store: Store, account: Account, place: Path) -> None:
+    store.set_quota(account.id, 10, None)
+    with pytest.raises(OverQuota):
+        _add(store, account, message(1), message(2))
+    assert _journaled(place) == set()
+    assert blob_files(place) == []
+    assert store._blobs._staged == {}
+
+
+def test_a_content_that_the_mailbox_holds_is_not_journaled_again(store: Store, account: Account, place: Path) -> None:
+    first, second, third = _add(store, account, message(1), message(1), message(2))
+    assert first == second
+    assert _add(store, account, message(2)) == [third]
+    assert _journaled(place) == {first, third}
+    assert {path.name for path in blob_files(place)} == {first, third}
+    assert store._blobs._staged == {}
+
+
+def test_a_journal_that_has_grown_is_settled(
+    store: Store, account: Account, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(blobjournal, "LIMIT", 1000)
-    store = BlobStore(tmp_path, KEY)
-    blobs = [store.write(b"x" * 400) for _ in range(20)]
-    store.delete(blobs[0])
+    blobs = [_add(store, account, message(number, "x" * 400))[0] for number in range(12)]
     store.close()
-    assert _journals(tmp_path) == []
-    assert all(store.read(blob) == b"x" * 400 for blob in blobs[1:])
+    assert _journaled(place) == set()
+    assert [store.read_blob(blob) for blob in blobs] == [message(number, "x" * 400) for number in range(12)]
 
 
-def test_a_sync_that_fails_answers_nothing_and_spoils_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mailstore import StoreUnavailable
-
-    store = BlobStore(tmp_path, KEY)
-    before = store.write(b"before")
+def test_a_file_that_cannot_be_synced_keeps_its_row(
+    store: Store, account: Account, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (blob,) = _add(store, account, message())
 
     def refused(_handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fdatasync", refused)
-    with pytest.raises(StoreUnavailable):
-        store.write(b"refused")
+    monkeypatch.setattr(os, "fsync", refused)
+    store._journal.close()
+    assert _journaled(place) == {blob}
     monkeypatch.undo()
-    after = store.write(b"after")
-    assert len([path for path in tmp_path.glob("??/*") if path.is_file()]) == 2
-    for blob in (before, after):
-        (tmp_path / blob[:2] / blob).unlink(missing_ok=True)
     store._journal.settle()
+    assert _journaled(place) == set()

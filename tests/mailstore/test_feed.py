@@ -87,7 +87,7 @@ def test_writers_that_wait_share_a_commit(store: Store, account: Account, place:
     database = Database(url(place))
     from sqlalchemy import event
 
-    event.listen(database.engine, "commit", lambda connection: commits.append(1))
+    event.listen(database.engines[1], "commit", lambda connection: commits.append(1))
     begun, go = threading.Event(), threading.Event()
     errors: list[BaseException] = []
 

@@ -10,6 +10,7 @@ import pytest
 
 from mailstore import (
     Account,
+    Event,
     FlagOperation,
     MessageTooLarge,
     NewMessage,
@@ -243,6 +244,20 @@ def test_retention(store: Store, account: Account, place: Path) -> None:
     store.housekeep(NOW, timedelta(hours=1))
     with pytest.raises(StoreError):
         store.set_retention(account.id, "Corbeille", 0)
+
+
+def test_the_trail_is_kept_as_long_as_the_rule_says(store: Store, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mailstore.retention.FORGOTTEN_AT_ONCE", 2)
+    for days in (400, 399, 398, 397, 31, 29, 0):
+        store.record([Event("told", {"days": str(days)})], at=NOW - timedelta(days=days))
+    store.housekeep(NOW, timedelta(hours=1))
+    assert len(sql(place, "SELECT id FROM audit WHERE name = 'told'")) == 7, "kept for ever without a rule"
+    store.housekeep(NOW, timedelta(hours=1), trail_days=30)
+    assert len(sql(place, "SELECT id FROM audit WHERE name = 'told'")) == 2
+    ((detail,),) = sql(place, "SELECT detail FROM audit WHERE name = 'trail.removed'")
+    assert json.loads(detail)["lines"] == "5", "what went is told"
+    store.housekeep(NOW, timedelta(hours=1), trail_days=30)
+    assert len(sql(place, "SELECT id FROM audit WHERE name = 'trail.removed'")) == 1, "nothing went, nothing is told"
 
 
 def test_readings_are_traced_in_batches(store: Store, account: Account, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,9 @@ def test_options_of_signing_and_encrypting(desk: Path) -> None:
     assert mime.parse(sealed).get("subject") == "[...]"
     layers = json.loads(caducee(desk, "inspect", "x", "--json"))
     assert (layers[0]["cipher"], layers[0]["recipients"][0]["transport"]) == ("aes256-gcm", "rsa oaep sha256/sha256")
-    assert caducee(desk, "decrypt", "x", *ME).endswith(MESSAGE.split(b"\r\n\r\n", 1)[1])
+    opened = caducee(desk, "decrypt", "x", *ME)
+    text = b"Subject: sujet\r\n\r\n" + MESSAGE.split(b"\r\n\r\n", 1)[1]
+    assert mime.parse(opened).decoded(opened) == text, "the hidden Subject stands at the head of the text"
     assert b"aes256-gcm" in caducee(desk, "inspect", "x")
     caducee(desk, "decrypt", "x", "--cert", "other.pem", "--key", "other.key", code=1)
 

@@ -233,11 +233,11 @@ def build(template: Path, folder: Path, *, limits: Limits | None = None) -> Worl
     return World(authority, clock, a, b)
 
 
-def reopen(folder: Path, name: str) -> Operator:
+def reopen(folder: Path, name: str, limits: Limits | None = None) -> Operator:
     """One operator of a world built before, from another process."""
     clock = Clock(datetime.fromisoformat((folder / "now").read_text()))
     issued = Issued.read(folder / name / "operator.pem", folder / name / "operator.key")
-    return _opened(folder / name, name, clock, Limits(connections_per_address=500), issued)
+    return _opened(folder / name, name, clock, limits or Limits(connections_per_address=500), issued)
 
 
 def _opened(folder: Path, name: str, clock: Clock, limits: Limits, issued: Issued) -> Operator:
