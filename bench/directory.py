@@ -35,8 +35,8 @@ import ldap
 
 from directory import Directory, Slapd, TooManyEntries
 from directory.entry import READ
-from directory.extraction import Report, read_delivery
-from directory.importing import PrivateTarget, apply_changes, difference, full_load
+from directory.extraction import Report, Silent, read_delivery
+from directory.importing import full_load, update
 from directory.rights import READER, account_dn
 from directory.synthetic_extraction import FULL_ACTIVITIES, FULL_MAILBOXES, Delivery, next_months, write_delivery
 from directory.tools import give_way
@@ -51,25 +51,35 @@ def worker(kind: str, folder: Path, port: int, delivery: Path) -> None:
     slapd = Slapd(folder, ldap_port=port)
     begin = time.perf_counter()
     national = read_delivery(sorted(delivery.iterdir()), Report())
-    read = time.perf_counter() - begin
+    stages = {"reading": time.perf_counter() - begin}
     if kind == "full":
         with slapd.maintenance():
             outcome = full_load(slapd, national)
     else:
-        target = PrivateTarget(slapd)
         with slapd.maintenance():
-            steps, outcome = difference(target, national)
-            apply_changes(target, steps, outcome)
+            # At a small scale too the way that the country's difference takes.
+            outcome = update(slapd, national, progress=_Stages(stages, begin), large=1)
     own, tools = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     measured = {
         "seconds": time.perf_counter() - begin,
-        "reading": read,
+        **stages,
         "own_cpu_s": own.ru_utime + own.ru_stime,
         "tools_cpu_s": tools.ru_utime + tools.ru_stime,
         "peak_mib": own.ru_maxrss / 1024,
         "tools_peak_mib": tools.ru_maxrss / 1024,
     }
     print(json.dumps({**measured, **asdict(outcome)}))
+
+
+class _Stages(Silent):
+    """Notes when the changes begin to be made: the comparison, and the copy, are over."""
+
+    def __init__(self, stages: dict[str, float], begin: float) -> None:
+        self._stages, self._begin = stages, begin
+
+    def begin(self, stage: str, total: int) -> None:
+        if stage.endswith("changes"):
+            self._stages["changing_from"] = time.perf_counter() - self._begin
 
 
 class Traffic:

@@ -45,10 +45,12 @@ class ProviderUnavailable(BearerError):
 
 @dataclass(frozen=True, slots=True)
 class BearerIdentity:
-    """Whom a token speaks for: national identifier (`8` + RPPS), and the instant it ends (aware UTC)."""
+    """Whom a token speaks for: national identifier (`8` + RPPS), the instant it ends (aware UTC), and the address it names
+    ("" when none), which only chooses among mailboxes of that person."""
 
     national_id: str
     expires_at: datetime
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,8 @@ class BearerVerifier:
         for name in self._issuer.claims:
             value = claims.get(name)
             if isinstance(value, str) and 0 < len(value) <= 64:
-                return BearerIdentity(value, ends)
+                named = claims.get("email")
+                return BearerIdentity(value, ends, named if isinstance(named, str) and len(named) <= 254 else "")
         raise BearerError("jeton sans identifiant national / token without a national identifier")
 
     def _key(self, key_id: str, at: datetime) -> jwt.PyJWK:

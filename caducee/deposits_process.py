@@ -45,6 +45,7 @@ def run(folder: OperatorFolder, settings: Settings) -> None:
         hostname=settings.operator.hostname,
         voice=Voice(settings.dmp.tell),
         feeds=feeds_out(settings),
+        errors=settings.dmp.error_mailbox.lower(),
     )
     depositor = Depositor(store, make_outlet(folder, settings), tell=teller, owner=WORKER, clock=now)
     app = make_app(folder.broker)

@@ -343,6 +343,17 @@ class DmpSection(Section):
         default="failures",
         description="Status messages to senders about documents. A receipt asked for is always sent.",
     )
+    receipts_original: Literal["message", "headers"] = Field(
+        default="message",
+        description="What a receipt (MDN) about documents gives back: the whole message (national text), or its header.",
+    )
+    receipts_original_max: int = Field(
+        default=25_000_000, ge=0, description="Octets above which the header stands for the message."
+    )
+    error_mailbox: str = Field(
+        default="",
+        description="Mailbox told of documents not deposited when no receipt was asked, with the message. Empty: none.",
+    )
     schemas: str = Field(
         default="", description="Folder of the CDA schema (CDA_extended.xsd). Empty: documents are not held against it."
     )

@@ -61,9 +61,11 @@ def open_store(folder: OperatorFolder, settings: Settings) -> Store:
 def bearer_login(
     folder: OperatorFolder, settings: Settings, store: Store
 ) -> Callable[[str, str, datetime], Account | None] | None:
-    """Login by access token: (mailbox address, token, at) -> its account, None when the token is not its owner's.
+    """Login by access token: (mailbox address, token, at) -> its account, None when the token is not its owner's. Without an
+    address, the mailbox of whom the token names.
 
-    None when no issuer is set. The callable raises ProviderUnavailable when the issuer's keys cannot be had.
+    None when no issuer is set. The callable raises ProviderUnavailable when the issuer's keys cannot be had, and
+    SeveralMailboxes (mailstore) when a person with several gives no address.
     """
     section = settings.bearer
     if not section.issuer:
@@ -86,6 +88,8 @@ def bearer_login(
             raise
         except BearerError:
             return None
+        if not address:
+            return store.account_of(identity.national_id, identity.address)
         account = store.find_account(address)
         owned = account is not None and account.active and account.national_id == identity.national_id
         return account if owned else None

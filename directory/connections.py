@@ -1,8 +1,8 @@
 """LDAP connections: a small pool, bounded in number and in time, over python-ldap.
 
 Invariants
-* A connection serves one call at a time; one that failed is dropped; a server that restarted is found again by the same
-  call; a forked child never touches its parent's connections.
+* A connection serves one call at a time, for an hour at most; one that failed is dropped; a server that restarted is found
+  again by the same call; a forked child never touches its parent's connections.
 * Every call ends in time, TLS included (see `Connections.run`).
 * LDAPS trusts the given CA file and nothing else; a password never leaves in clear text; an empty one is never sent.
 * Errors leave as ours, with LDAP's fixed description only: its free texts may hold names.
@@ -15,6 +15,7 @@ import ipaddress
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -26,6 +27,9 @@ from directory.errors import DirectoryError, DirectoryUnavailable, TooManyEntrie
 
 _T = TypeVar("_T")
 _CONNECTIONS: Final = 8
+_LIFE: Final = (
+    3600.0  # seconds; slapd keeps what a load replaced as long as a connection from before is there (`switching`)
+)
 
 # The directory is gone, busy, or silent: another attempt later may succeed.
 _DOWN: Final = (
@@ -48,7 +52,7 @@ class Connections:
         self._credentials = _checked_credentials(url, bind_dn, password)
         self._ca_file = _checked_ca(url, ca_file)
         self._timeout = timeout
-        self._idle: list[Any] = []
+        self._idle: list[tuple[Any, float]] = []  # with the moment they were opened
         self._lock = threading.Lock()
         self._start_for(os.getpid())
 
@@ -71,7 +75,7 @@ class Connections:
         """Close the idle connections; later calls open new ones."""
         with self._lock:
             idle, self._idle = self._idle, []
-        for connection in idle:
+        for connection, _ in idle:
             _unbind(connection)
 
     def run(self, operation: Callable[[Any], _T]) -> _T:
@@ -109,35 +113,40 @@ class Connections:
 
     def _run_here(self, operation: Callable[[Any], _T]) -> _T:
         with self._lock:
-            connection = self._idle.pop() if self._idle else None
-        if connection is not None:
+            pooled = self._idle.pop() if self._idle else None
+        if pooled is not None:
             try:
-                return self._attempt(connection, operation)
+                return self._attempt(pooled, operation)
             except DirectoryUnavailable as error:
                 if not isinstance(error.__cause__, ldap.SERVER_DOWN | ldap.CONNECT_ERROR):
                     raise
                 self.close()  # the others are as dead as this one
-        return self._attempt(self.open(), operation)
+        return self._attempt((self.open(), time.monotonic()), operation)
 
-    def _attempt(self, connection: Any, operation: Callable[[Any], _T]) -> _T:
+    def _attempt(self, pooled: tuple[Any, float], operation: Callable[[Any], _T]) -> _T:
         try:
-            result = operation(connection)
+            result = operation(pooled[0])
         except ldap.LDAPError as error:
             ours = _translated(error)
             if isinstance(ours, DirectoryUnavailable):
-                _unbind(connection)
+                _unbind(pooled[0])
             else:
-                self._give_back(connection)
+                self._give_back(pooled)
             raise ours from error
         except BaseException:
-            self._give_back(connection)
+            self._give_back(pooled)
             raise
-        self._give_back(connection)
+        self._give_back(pooled)
         return result
 
-    def _give_back(self, connection: Any) -> None:
+    def _give_back(self, pooled: tuple[Any, float]) -> None:
         with self._lock:
-            self._idle.append(connection)
+            self._idle.append(pooled)
+            eldest = self._idle[0]  # the least used too: the last given back is the first taken
+            if time.monotonic() - eldest[1] < _LIFE:
+                return
+            del self._idle[0]
+        _unbind(eldest[0])
 
     def _connect(self) -> Any:
         connection = ldap.initialize(self._url)

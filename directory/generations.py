@@ -49,7 +49,10 @@ class Generations:
         """The data folders of the databases that slapd's configuration shows, in the order slapd looks at them."""
         found: list[tuple[int, str]] = []
         for path in (self._folder / "slapd.d" / "cn=config").glob("olcDatabase=*mdb.ldif"):
-            number, text = _DATABASE.fullmatch(path.name), path.read_text("utf-8")
+            try:
+                number, text = _DATABASE.fullmatch(path.name), path.read_text("utf-8")
+            except FileNotFoundError:  # slapd gives its databases new numbers: `current` says it meanwhile
+                continue
             line = _LINE.search(text)
             if number and line and not _HIDDEN.search(text):
                 found.append((int(number.group(1)), line.group(1).strip()))

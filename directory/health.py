@@ -49,7 +49,7 @@ def health(slapd: Slapd) -> Health:
     name = slapd.generations.current()
     try:
         with slapd.manager(timeout=5.0) as connection:
-            answers, entries = True, _entries(connection)
+            answers, entries = True, _entries(connection, name)
     except DirectoryUnavailable:
         answers, entries = False, 0
     state = slapd.folder / STATE_FILE
@@ -60,13 +60,16 @@ def health(slapd: Slapd) -> Health:
     return Health(answers, name, entries, _disk(slapd, name), _disk(slapd, "journal"), last)
 
 
-def _entries(connection: Any) -> int:
-    """What slapd itself counts (back-mdb's monitor); 0 when it does not say."""
+def _entries(connection: Any, data: str) -> int:
+    """What slapd itself counts in the database on the folder `data` (back-mdb's monitor); 0 when it does not say."""
     try:
-        found = connection.search_s(MONITOR, ldap.SCOPE_BASE, "(objectClass=*)", ["olmMDBEntries"])
+        found = connection.search_s(
+            MONITOR, ldap.SCOPE_ONELEVEL, "(olmMDBEntries=*)", ["olmMDBEntries", "olmDbDirectory"]
+        )
     except ldap.LDAPError:
         return 0
-    return int(found[0][1].get("olmMDBEntries", [b"0"])[0]) if found else 0
+    served = (one for _, one in found if one["olmDbDirectory"][0].endswith(f"/{data}".encode()))
+    return next((int(one["olmMDBEntries"][0]) for one in served), 0)
 
 
 def _disk(slapd: Slapd, part: str) -> int:
@@ -96,6 +99,7 @@ def _defects(dn: str, stored: Attributes) -> Iterator[Defect]:
     for name, value in (("IdentifiantPP", entry.national_id), ("IdentifiantPM", entry.structure_id)):
         if stored.get(name) and not value:
             yield Defect(dn, f"{name} ou son type faux / wrong number or type")
-    if not from_extraction(stored) and (changes := modifications(stored, refreshed(user_attributes(stored)))):
+    present = user_attributes(stored)
+    if not from_extraction(stored) and (changes := modifications(present, refreshed(present))):
         step = Step(dn, modifications=changes)
         yield Defect(dn, "mots de recherche ou nom montré périmés / search words or shown name out of date", step)

@@ -1,10 +1,12 @@
-"""Brings a delivery of the national extraction into the directory: full load, or difference by ordinary changes.
+"""Brings a delivery of the national extraction into the directory: full load, or difference by changes.
+
+A small difference is made by ordinary changes where people are served; a large one on a copy, which is then served instead.
 
 Invariants
 * The delivery is read to its end, and the whole difference computed, before the first change.
 * A delivery that would remove too many entries is refused: an extraction cut short must not empty the directory.
-* Both ways end in the same directory (`merging`); killed, a full load changed nothing, a difference changed some entries, each
-  of them whole, and the next import ends it.
+* All ways end in the same directory (`merging`); killed, a full load and a large difference changed nothing, a small one
+  changed some entries, each of them whole, and the next import ends it.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -26,11 +28,9 @@ from directory.backup import read_records
 from directory.entry import Attributes, entry_dn
 from directory.errors import DirectoryError
 from directory.extraction import Progress, Silent
-from directory.journal import position
 from directory.ldif_stream import record_bytes
-from directory.loading import finish, now, replace_data
+from directory.loading import change_copy, reached, replace_data
 from directory.merging import (
-    OPERATIONAL,
     Modifications,
     from_extraction,
     is_mailbox,
@@ -40,11 +40,16 @@ from directory.merging import (
 )
 from directory.national import NationalDirectory
 from directory.server import Slapd
+from directory.switching import finish
 from directory.tools import write_private
 
 STATE_FILE: Final = "extraction.json"
 # Entries of the extraction have the same entryUUID in every load: consumers of changes recognise them.
 _ENTRIES: Final = UUID("6e9f1c7a-0b52-4d53-9a0e-6c61647563e9")
+LARGE_DIFFERENCE: Final = 5000
+"""Changes from which a difference is made on a copy. Ordinary ones wait for the disk, some hundred a second: below, they take
+less than a minute, each is in the journal, and consumers of changes need not begin again. Beyond, a copy (a few seconds, and as
+much disk) takes ten times as many a second."""
 _UNDER_WAY: Final = 32  # slapd works while we send; others' changes pass between ours
 _EVERY: Final = 2000
 _PAGE: Final = 1000
@@ -130,12 +135,12 @@ def difference(
 ) -> tuple[list[Step], Outcome]:
     """The changes that would bring `target` to what the delivery says; changes nothing. Raises DirectoryError."""
     outcome, steps = Outcome(), list[Step]()
-    for dn, before, after in _pairs(target.records(), national, outcome, target.base, progress or Silent()):
-        if before is None and after is not None:
-            steps.append(Step(dn, attributes=after))
-        elif before is not None and after is None:
+    for dn, before, after, changes in _pairs(target.records(), national, outcome, target.base, progress or Silent()):
+        if after is None:
             steps.append(Step(dn))
-        elif before is not None and after is not None and (changes := modifications(before, after)):
+        elif before is None:
+            steps.append(Step(dn, attributes=after))
+        elif changes:
             steps.append(Step(dn, modifications=changes))
     _check_removals(outcome, max_removed)
     return steps, outcome
@@ -147,25 +152,33 @@ def apply_changes(target: Target, steps: list[Step], outcome: Outcome, progress:
     An entry that somebody else added, changed or removed meanwhile is counted `failed`, and left as they made it. Raises
     DirectoryError when the directory refuses or leaves; what was done stays, and importing again ends it.
     """
-    watched = progress or Silent()
-    watched.begin("modifications / changes", len(steps))
+    with _interruptions(), target.writer() as connection:
+        _make(connection, steps, outcome, progress or Silent())
+
+
+def _make(connection: Any, steps: list[Step], outcome: Outcome, progress: Progress) -> None:
+    progress.begin("modifications / changes", len(steps))
     under_way: deque[int] = deque()
+
+    def settle() -> None:
+        try:
+            connection.result3(under_way.popleft())
+        except _MEANWHILE:
+            outcome.failed += 1
+        progress.advance(1)
+
+    for step in steps:  # their order does not matter: mailboxes have nothing below them
+        under_way.append(_send(connection, step))
+        if len(under_way) >= _UNDER_WAY:
+            settle()
+    while under_way:
+        settle()
+
+
+@contextmanager
+def _interruptions() -> Iterator[None]:
     try:
-        with target.writer() as connection:
-
-            def settle() -> None:
-                try:
-                    connection.result3(under_way.popleft())
-                except _MEANWHILE:
-                    outcome.failed += 1
-                watched.advance(1)
-
-            for step in steps:  # their order does not matter: mailboxes have nothing below them
-                under_way.append(_send(connection, step))
-                if len(under_way) >= _UNDER_WAY:
-                    settle()
-            while under_way:
-                settle()
+        yield
     except ldap.LDAPError as error:
         raise DirectoryError(
             f"L'annuaire a interrompu l'import ({type(error).__name__}) ; le relancer le termine "
@@ -186,6 +199,35 @@ def _send(connection: Any, step: Step) -> int:
     return sent
 
 
+def update(
+    slapd: Slapd,
+    national: NationalDirectory,
+    *,
+    max_removed: float = 0.2,
+    progress: Progress | None = None,
+    large: int = LARGE_DIFFERENCE,
+) -> Outcome:
+    """Bring the operator's own directory to what the delivery says, by its difference. The caller holds `slapd.maintenance()`.
+
+    From `large` changes on they are made on a copy, and served together or not at all; what others changed since the
+    comparison began is made again on it, so theirs wins. Entries that can no longer be changed: see `apply_changes`. Raises
+    DirectoryError; importing again ends what was cut.
+    """
+    finish(slapd)
+    since = reached(slapd)
+    steps, outcome = difference(PrivateTarget(slapd), national, max_removed=max_removed, progress=progress)
+    if len(steps) < large:
+        apply_changes(PrivateTarget(slapd), steps, outcome, progress)
+        return outcome
+
+    def make(connection: Any) -> None:
+        with _interruptions():
+            _make(connection, steps, outcome, progress or Silent())
+
+    change_copy(slapd, make, since=since)
+    return outcome
+
+
 def full_load(
     slapd: Slapd, national: NationalDirectory, *, max_removed: float = 0.2, progress: Progress | None = None
 ) -> Outcome:
@@ -193,30 +235,32 @@ def full_load(
 
     Raises DirectoryError; the old data stays served.
     """
+    outcome, since = Outcome(), None
     if slapd.running():
         finish(slapd)
-    outcome, since = Outcome(), position(now())
+        since = reached(slapd)
 
     def chunks() -> Iterator[bytes]:
-        for dn, before, after in _pairs(read_records(slapd), national, outcome, slapd.base, progress or Silent()):
+        for dn, before, after, changes in _pairs(
+            read_records(slapd), national, outcome, slapd.base, progress or Silent()
+        ):
             if after is not None:
-                yield record_bytes(dn, _with_bookkeeping(dn, before, after))
+                yield record_bytes(dn, _with_bookkeeping(dn, before, after, changed=bool(changes)))
         _check_removals(outcome, max_removed)
 
     replace_data(slapd, chunks(), since=since)
     return outcome
 
 
-def _with_bookkeeping(dn: str, before: Attributes | None, after: Attributes) -> Attributes:
+def _with_bookkeeping(dn: str, before: Attributes | None, after: Attributes, *, changed: bool) -> Attributes:
     """An entry that stays keeps its identity and, unchanged, its history; a new one has the identity of its address."""
     if before is None:
         return {**after, "entryUUID": [str(uuid5(_ENTRIES, dn.lower())).encode()]}
-    same = not modifications(before, after)
     kept = (
         "entryUUID",
         "creatorsName",
         "createTimestamp",
-        *(("entryCSN", "modifiersName", "modifyTimestamp") if same else ()),
+        *(("entryCSN", "modifiersName", "modifyTimestamp") if not changed else ()),
     )
     return {**after, **{name: before[name] for name in kept if name in before}}
 
@@ -227,35 +271,37 @@ def _pairs(
     outcome: Outcome,
     base: str,
     progress: Progress,
-) -> Iterator[tuple[str, Attributes | None, Attributes | None]]:
-    """(dn, as it is, as it must be) of every entry, parents first; counts what will be done."""
+) -> Iterator[tuple[str, Attributes | None, Attributes | None, Modifications]]:
+    """(dn, as it is, as it must be, what to modify) of every entry, parents first; counts what will be done."""
     progress.begin("comparaison / comparison", len(national))
     seen: set[str] = set()
     for number, (dn, before) in enumerate(records, 1):
         if number % _EVERY == 0:
             progress.advance(_EVERY)
+        present = user_attributes(before)
         if not is_mailbox(before):
-            yield dn, before, {name: some for name, some in before.items() if name.lower() not in OPERATIONAL}
+            yield dn, before, present, []
             continue
         mail = before.get("mail", [b""])[0].decode("utf-8", "replace").lower()
         after = merged(
-            before, national.attributes(mail) if mail in national else None, rejected=mail in national.rejected
+            present, national.attributes(mail) if mail in national else None, rejected=mail in national.rejected
         )
+        changes = modifications(present, after) if after is not None else []
         # A hand-made entry of an address elsewhere in the tree keeps the address.
         seen.add(mail)
-        if not from_extraction(user_attributes(before)):
+        if not from_extraction(present):
             outcome.others += 1
         elif after is None:
             outcome.removed += 1
-        elif modifications(before, after):
+        elif changes:
             outcome.changed += 1
         else:
             outcome.unchanged += 1
-        yield dn, before, after
+        yield dn, before, after, changes
     for mail in national.addresses():
         if mail not in seen:
             outcome.added += 1
-            yield entry_dn(mail, base), None, national.attributes(mail)
+            yield entry_dn(mail, base), None, national.attributes(mail), []
 
 
 def _check_removals(outcome: Outcome, max_removed: float) -> None:

@@ -110,6 +110,16 @@ class Installation:
         finally:
             shutil.rmtree(self.folder / configuration, ignore_errors=True)
 
+    def copy(self, name: str) -> None:
+        """Fill the new data folder `name` with the served data as it is at one moment, while slapd serves and writes.
+
+        mdb_copy reads in one LMDB transaction, of the disk's pages: the indexes come with the entries. Raises DirectoryError.
+        """
+        served = self.generations.current()
+        own(self.folder, [name])
+        run_tool(self.folder, ["mdb_copy", served, name], [], "la copie / the copy")
+        write_private(self.folder / name / FORMAT_FILE, str(self.generations.format(served)).encode())
+
     def prepare(self) -> None:
         """Rebuild cn=config, put the TLS files in place, upgrade the data when an older version made it. Needs an
         initialised folder, and slapd stopped.
@@ -121,6 +131,8 @@ class Installation:
         from directory.upgrading import upgrade  # the upgrade reads and loads through this class
 
         self._make_folder()
+        for left in (self.folder / "run").iterdir():  # sockets, and folders of the databases of another configuration
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         name = upgrade(self, self.generations.current())
         self.build_configuration(name, self._password_hash())
         self.generations.prune(name)
@@ -139,8 +151,8 @@ class Installation:
         except OSError as error:
             raise DirectoryError(f"Dossier de l'annuaire inutilisable : {self.folder} ({error.strerror})") from error
 
-    def configure(self, target: str, data: str, password_hash: str = "") -> None:
-        """Make a cn=config folder `target` for the data folder `data`."""
+    def configure(self, target: str, data: str, password_hash: str = "", *, aside: bool = False) -> None:
+        """Make a cn=config folder `target` for the data folder `data` (`aside`: see `Configuration`)."""
         self._install_tls()
         trust = [(self.folder / name).exists() for name in (AUTHORITIES_FILE, CRL_FILE)]
         (self.folder / "journal").mkdir(mode=0o700, exist_ok=True)
@@ -153,6 +165,7 @@ class Installation:
             revocations=trust[1],
             limits=self._limits,
             domains=self.domains,
+            aside=aside,
         )
         fresh = self.folder / target
         shutil.rmtree(fresh, ignore_errors=True)

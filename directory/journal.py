@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NewType
 
 import ldap
@@ -21,10 +21,15 @@ from directory.entry import Attributes
 from directory.errors import DirectoryError
 
 Position = NewType("Position", str)
-"""A moment of the journal: its `reqStart` (generalized time with microseconds)."""
+"""A moment of the journal: a `reqEnd` (generalized time with microseconds).
+
+slapd 2.5 reads the clock at a second's first operation and counts the others from there, so its dates may be almost a second
+too early, but no two are the same. Changes are written in the order of their `reqEnd`, not of their `reqStart`.
+"""
 
 _WRITES: Final = "(|(objectClass=auditAdd)(objectClass=auditModify)(objectClass=auditDelete)(objectClass=auditModRDN))"
 _PAGE: Final = 500
+_EARLY: Final = timedelta(seconds=2)  # more than the journal's dates are too early by
 # slapd writes these itself, again, for a change made again.
 _BOOKKEEPING: Final = frozenset(
     {
@@ -86,22 +91,34 @@ def _entries(connection: Any, condition: str, wanted: list[str]) -> Iterator[tup
             return
 
 
+def reached(connection: Any, at: datetime) -> Position:
+    """The position, `at` being now, after which come the changes that have not ended yet, and none that has.
+
+    Raises ldap.LDAPError.
+    """
+    recent = position(at - _EARLY)
+    found = _entries(connection, f"(&{_WRITES}(reqEnd>={recent}))", ["reqEnd"])
+    return max([recent, *(_ended(attributes) for _, attributes in found)])
+
+
+def _ended(change: Attributes) -> Position:
+    return Position(change["reqEnd"][0].decode())
+
+
 def replay_changes(journal: Any, target: Any, since: Position, *, until: Position | None = None) -> Position:
     """Make on `target` the changes after `since` that the journal read through `journal` holds; returns where it came to.
 
     Changes that arrive meanwhile are made too, until none is left or `until` is reached. Raises DirectoryError.
     """
-    reached = since
-    wanted = ["reqStart", "reqType", "reqDN", "reqMod", "reqNewRDN"]
+    last = since
+    wanted = ["reqEnd", "reqType", "reqDN", "reqMod", "reqNewRDN"]
     while True:
-        condition = f"(&{_WRITES}(reqStart>={reached}))"
+        condition = f"(&{_WRITES}(reqEnd>={last}))"
         batch = [attributes for _, attributes in _entries(journal, condition, wanted)]
-        batch = sorted(
-            (one for one in batch if one["reqStart"][0].decode() > reached), key=lambda one: one["reqStart"][0]
-        )
-        batch = [one for one in batch if until is None or one["reqStart"][0].decode() <= until]
+        batch = sorted((one for one in batch if _ended(one) > last), key=_ended)
+        batch = [one for one in batch if until is None or _ended(one) <= until]
         if not batch:
-            return reached
+            return last
         for one in batch:
             try:
                 _make_again(target, one)
@@ -110,7 +127,7 @@ def replay_changes(journal: Any, target: Any, since: Position, *, until: Positio
                     f"Une modification faite pendant le chargement ne se refait pas ({type(error).__name__}) "
                     "/ a change made during the load cannot be made again"
                 ) from error
-            reached = Position(one["reqStart"][0].decode())
+            last = _ended(one)
 
 
 def _make_again(target: Any, one: Attributes) -> None:

@@ -8,6 +8,7 @@ rejected row leaves what is served as it is.
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 import ldap
@@ -21,6 +22,7 @@ NATIONAL: Final = (
     "TypeIdentifiantPP", "IdentifiantPM", "TypeIdentifiantPM", *DERIVED,
 )  # fmt: skip
 _CLASS: Final = OBJECT_CLASS.lower().encode()
+_CARRIED: Final = frozenset(NATIONAL)
 _NATIONAL: Final = {name.lower(): name for name in NATIONAL}
 OPERATIONAL: Final = frozenset(
     {
@@ -42,27 +44,33 @@ def from_extraction(attributes: Attributes) -> bool:
     return EXTRACTION.encode() in attributes.get("origine", [])
 
 
+@functools.lru_cache(maxsize=512)
+def _own_name(name: str) -> str:
+    """A national attribute's name in its own case, another's as it is; empty for what slapd keeps for itself."""
+    return "" if name.lower() in OPERATIONAL else _NATIONAL.get(name.lower(), name)
+
+
 def user_attributes(attributes: Attributes) -> Attributes:
     """Without what slapd keeps for itself; names of national attributes in their own case."""
-    return {_NATIONAL.get(k.lower(), k): v for k, v in attributes.items() if k.lower() not in OPERATIONAL}
+    return {own: values for name, values in attributes.items() if (own := _own_name(name))}
 
 
-def merged(existing: Attributes, national: Attributes | None, *, rejected: bool) -> Attributes | None:
-    """The attributes (slapd's own left out) that a stored mailbox must have; None to remove it."""
-    present = user_attributes(existing)
+def merged(present: Attributes, national: Attributes | None, *, rejected: bool) -> Attributes | None:
+    """The attributes that a mailbox, stored with those `present` (`user_attributes`), must have; None to remove it."""
     if rejected or not from_extraction(present):
         return present
     if national is None:
         return None
-    after = {name: values for name, values in present.items() if name not in _NATIONAL.values()} | national
+    after = {name: values for name, values in present.items() if name not in _CARRIED} | national
     if b"TRUE" in present.get("listeRouge", []):
         after["listeRouge"] = [b"TRUE"]
     return after
 
 
-def modifications(existing: Attributes, wanted: Attributes) -> Modifications:
-    """What `ldap.modify` needs to turn one into the other; empty when they are the same."""
-    present = user_attributes(existing)
+def modifications(present: Attributes, wanted: Attributes) -> Modifications:
+    """What `ldap.modify` needs to turn one into the other (both without slapd's own); empty when they are the same."""
+    if present == wanted:
+        return []
     changes: Modifications = []
     for name in {**present, **wanted}:
         before, after = present.get(name, []), wanted.get(name, [])

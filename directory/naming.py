@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from directory.nomenclature import CALLED, PROFESSION_LABELS, SPECIALITY_LABELS, department_of
-from directory.wording import words
+from directory.wording import together, words
 
 DERIVED: Final = ("cn", "displayName", "title", "departement", "cleRecherche")
 _LONGEST_CN: Final = 200
@@ -47,31 +48,37 @@ def display_name(facts: Facts) -> str:
 
 def title(facts: Facts) -> str:
     """The profession in words, with the speciality: `Médecin, Cardiologie et Maladies vasculaires`."""
-    speciality = next((SPECIALITY_LABELS[code] for code in facts.specialities if code in SPECIALITY_LABELS), "")
-    parts = (PROFESSION_LABELS.get(facts.profession, ""), speciality or facts.speciality_label)
-    return ", ".join(part for part in parts if part)[:_LONGEST_CN]
+    return _calling(facts.profession, tuple(facts.specialities), facts.speciality_label)[0]
+
+
+@lru_cache(maxsize=4096)
+def _calling(profession: str, codes: tuple[str, ...], label: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """What somebody does: (title, the words that tell it best, every word it is looked for by)."""
+    speciality = next((SPECIALITY_LABELS[code] for code in codes if code in SPECIALITY_LABELS), "")
+    parts = (PROFESSION_LABELS.get(profession, ""), speciality or label)
+    role = ", ".join(part for part in parts if part)[:_LONGEST_CN]
+    called = [CALLED.get(code, "") for code in (*codes, profession)]
+    return role, words(role.partition(", ")[2] or role), words(role, *called)
 
 
 def derived(facts: Facts) -> dict[str, list[str]]:
     """The derived attributes of an entry; none is empty."""
-    shown, role = display_name(facts), title(facts)
-    called = [CALLED.get(code, "") for code in (*facts.specialities, facts.profession)]
-    name = words(facts.surname, facts.given_name)
-    place = words(facts.city)
-    kind = words(role.partition(", ")[2] or role) or words(facts.service, facts.description)
+    shown = display_name(facts)
+    role, kind, called = _calling(facts.profession, tuple(facts.specialities), facts.speciality_label)
+    name, place = words(facts.surname, facts.given_name), words(facts.city)
+    kind = kind or words(facts.service, facts.description)
     house = words(facts.organisation, facts.service, facts.description)
     who = name or words(facts.organisation)
+    department = department_of(facts.postal_code)
+    found = (*together(name, place, called, house), *words(facts.postal_code, department))
     values = {
-        "cn": [shown, " ".join((*who, *place)), " ".join((*kind[:_KIND_WORDS], *place))],
-        "displayName": [shown],
-        "title": [role],
-        "departement": [department_of(facts.postal_code)],
-        "cleRecherche": [
-            *words(" ".join(name), " ".join(place), role, *called, " ".join(house)),
-            *words(facts.postal_code, department_of(facts.postal_code)),
-        ],
+        "cn": _distinct((shown, " ".join((*who, *place)), " ".join((*kind[:_KIND_WORDS], *place)))),
+        "displayName": _distinct((shown,)),
+        "title": [role] if role else [],
+        "departement": [department] if department else [],
+        "cleRecherche": list(dict.fromkeys(found)),
     }
-    return {key: _distinct(some) for key, some in values.items() if any(some)}
+    return {key: some for key, some in values.items() if some}
 
 
 def _distinct(values: Sequence[str]) -> list[str]:

@@ -137,38 +137,40 @@ def _attributes(rows: list[MailboxRow], notes: list[Note]) -> Attributes:
         postal_code=first.postal_code or place[2],
         mail=first.mail,
     )
-    values: dict[str, list[str]] = {
-        "mail": [first.mail],
-        "TypeBAL": [first.kind],
-        "givenName": [facts.given_name],
-        "sn": [facts.surname],
-        "profession": [facts.profession],
+    single = {
+        "mail": first.mail,
+        "TypeBAL": first.kind,
+        "givenName": facts.given_name,
+        "sn": facts.surname,
+        "profession": facts.profession,
+        "o": facts.organisation,
+        "ou": facts.service,
+        "l": facts.city,
+        "postalCode": facts.postal_code,
+        "street": first.street,
+        "dematerialisation": "TRUE" if any(row.paperless for row in rows) else "",
+        "listeRouge": "TRUE" if any(row.red_list for row in rows) else "",
+        "origine": EXTRACTION,
+        "IdentifiantPP": first.person[1:],
+        "TypeIdentifiantPP": first.person[:1],
+        "IdentifiantPM": structures[0][1:] if structures else "",
+        "TypeIdentifiantPM": _REGISTERS[structures[0][0]] if structures else "",
+    }
+    several = {
         "savoirFaire": skills,
-        "o": [facts.organisation],
-        "ou": [facts.service],
-        "l": [facts.city],
-        "postalCode": [facts.postal_code],
-        "street": [first.street],
-        "dematerialisation": ["TRUE" if any(row.paperless for row in rows) else ""],
-        "listeRouge": ["TRUE" if any(row.red_list for row in rows) else ""],
+        "idNatStruct": structures,
         "diplome": sorted(one[1] for one in notes if one[0] == DIPLOMA),
         "autorisation": sorted(one[1] for one in notes if one[0] == AUTHORISATION),
-        "origine": [EXTRACTION],
-        "idNatStruct": structures,
         **derived(facts),
     }
-    if first.person:
-        values |= {"IdentifiantPP": [first.person[1:]], "TypeIdentifiantPP": [first.person[0]]}
-    if structures:
-        values["IdentifiantPM"] = [structures[0][1:]]
-        values["TypeIdentifiantPM"] = [StructureIdType(structures[0][0]).name]
-    attributes: Attributes = {"objectClass": [OBJECT_CLASS.encode()]}
-    for name, some in values.items():
-        if any(some):
-            attributes[name] = [value.encode() for value in some if value]
-    return attributes
+    return {
+        "objectClass": [OBJECT_CLASS.encode()],
+        **{name: [value.encode()] for name, value in single.items() if value},
+        **{name: [value.encode() for value in values] for name, values in several.items() if values},
+    }
 
 
+_REGISTERS = {one.value: one.name for one in StructureIdType}
 _SITES = (("FINESS", "finess"), ("SIRET", "siret"), ("SIREN", "siren"))
 
 

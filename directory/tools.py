@@ -23,6 +23,7 @@ from directory.errors import DirectoryError
 
 SEARCH_PATH: Final = "/usr/sbin:/usr/local/sbin:/sbin:/usr/bin:/bin:/usr/local/bin:/usr/lib/openldap:/usr/libexec"
 TOOL_SECONDS: Final = 1800
+_PACKAGES: Final = {"slap": "slapd", "mdb": "lmdb-utils"}
 _USERS: Final = ("openldap", "nobody")
 _OPEN_FILES: Final = 4096  # slapd allocates a table of that many connections: an "unlimited" limit costs it gigabytes
 
@@ -31,7 +32,7 @@ def find_program(name: str) -> str:
     """Absolute path of a system program. Raises DirectoryError that says which package to install."""
     path = shutil.which(name, path=SEARCH_PATH)
     if path is None:
-        package = "slapd" if name.startswith("slap") else "util-linux, coreutils"
+        package = next((one for start, one in _PACKAGES.items() if name.startswith(start)), "util-linux, coreutils")
         raise DirectoryError(
             f"Programme « {name} » introuvable : installer le paquet {package} (Debian : apt install {package}) "
             f"/ program {name} not found: install package {package}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import lru_cache
+from itertools import chain
 from typing import Final
 
 MAX_WORDS: Final = 24
@@ -23,21 +24,25 @@ dr docteur pr professeur m mme mr mlle monsieur madame cedex
 IDLE: Final = frozenset(_IDLE.split())
 
 
-@lru_cache(maxsize=65536)
 def plain(text: str) -> str:
     """`text` in lower-case ASCII, accents removed, everything but letters and digits turned into single spaces."""
     flat = unicodedata.normalize("NFKD", text.translate(_SPECIAL)).encode("ascii", "ignore").decode().lower()
     return " ".join(_WORD.findall(flat))
 
 
+@lru_cache(maxsize=65536)
+def _useful(text: str) -> tuple[str, ...]:
+    return tuple(word[:MAX_WORD] for word in plain(text).split() if word not in IDLE and len(word) > 1)
+
+
 def words(*texts: str) -> tuple[str, ...]:
     """The distinct useful words of `texts`, in order; idle words and initials of one letter are left out."""
-    found: dict[str, None] = {}
-    for text in texts:
-        for word in plain(text).split():
-            if word not in IDLE and len(word) > 1:
-                found[word[:MAX_WORD]] = None
-    return tuple(found)[:MAX_WORDS]
+    return together(*map(_useful, texts))
+
+
+def together(*some: tuple[str, ...]) -> tuple[str, ...]:
+    """The distinct words of several groups of `words`, in order."""
+    return tuple(dict.fromkeys(chain.from_iterable(some)))[:MAX_WORDS]
 
 
 def within_one_letter(one: str, other: str) -> bool:

@@ -23,7 +23,8 @@ class DepositContext:
     `secret_connection` hides the trace from legal representatives (VIHF, §2). `message_id` is the message's; `notify`
     the address to
     tell the outcome ("" for nobody), by an MDN when `wants_mdn`, as `addressed`, the mailbox the message had come to.
-    `original` are the header lines of the message that a receipt gives back (RFC 6522 §3), kept only when one is wanted.
+    `original` are the header lines of the message that stand for it in a receipt (RFC 6522 §3), kept only when one is wanted;
+    `returned` says whether the whole message is kept to be given back: `message`, or why not: `size`, `form`, "" (not asked).
     `feed` and `control_id` name the HL7 v2 hand-over (MSH-10), `ack_reception` asks for its business acknowledgement (§8.4).
     """
 
@@ -46,6 +47,7 @@ class DepositContext:
     addressed: str = ""
     wants_mdn: bool = False
     original: tuple[str, ...] = field(default=(), repr=False)
+    returned: str = ""
     feed: str = ""
     control_id: str = ""
     ack_reception: bool = False

@@ -317,8 +317,8 @@ def _clinical(package: XdmPackage, content: bytes, origin: str, budget: _Budget)
     for word, problem in _PACKAGE.items():
         if word in package.problems:
             yield FoundDocument(content, None, origin, problem)
-    for name, pdf in package.pdfs:
-        _note_pdf(pdf, f"{origin}/PDF", name, budget)
+    for name, digest in package.pdfs[: _MAX_PDFS - len(budget.pdfs)]:
+        budget.pdfs.append(Pdf(f"{origin}/PDF", name, digest))
     for number, item in enumerate(package.documents, start=1):
         announced = item.metadata
         if not (_claims_cda(item.content) or (announced is not None and item.path.upper().endswith(".XML"))):

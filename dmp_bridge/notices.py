@@ -2,14 +2,15 @@
 
 Invariants
 * A notice holds the document's identifier, codes and fixed sentences: no title, no name, no INS of ours; a receipt gives
-  its author the header of their own message back, without the patient's number.
+  its author their own message back as it came (encrypted when it came encrypted), or its header without the patient's number.
 * The same outcome makes the same notice: its key and its Message-ID do not depend on the hour.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 
@@ -79,18 +80,47 @@ def french(outcome: Outcome) -> str:
     return outcome.reason.partition(": ")[2].partition(" / ")[0][:120] or outcome.code
 
 
-def outcome_notice(deposit: Deposit, context: DepositContext, outcome: Outcome, hostname: str, at: datetime) -> Notice:
-    """What is told of an outcome: an MDN when one was asked for, else a status message."""
-    done = outcome.state is DepositState.DEPOSITED
-    # Once a person has it tried again, its next end is another piece of news.
-    name = f"deposit {deposit.id} {outcome.state.value} {outcome.code if not done else ''}"
-    code = "" if done else application_code(outcome.code)
+def outcome_notice(
+    deposit: Deposit, context: DepositContext, outcome: Outcome, hostname: str, at: datetime, original: bytes = b""
+) -> Notice:
+    """What is told of an outcome: an MDN when one was asked for, else a status message. `original` is the whole message that
+    the MDN gives back, b"" when its header has to stand for it."""
+    code = "" if outcome.state is DepositState.DEPOSITED else application_code(outcome.code)
     lines = _lines(deposit, context, outcome, code, hostname)
     kind = "mdn" if context.wants_mdn else "status"
+    if context.wants_mdn and not original:
+        lines += _why_not_whole(context)
+    body = text = mime.leaf("text/plain", lines.encode(), parameters={"charset": "utf-8"})
+    if context.wants_mdn:
+        body = _mdn(text, deposit, context, code, hostname, original)
+    subject = _subject(context.original if context.wants_mdn else (), code)
+    return _message(deposit.id, kind, _news(deposit, outcome), subject, body, context, hostname, at)
+
+
+def error_notice(
+    deposit: Deposit,
+    context: DepositContext,
+    outcome: Outcome,
+    hostname: str,
+    at: datetime,
+    *,
+    to: str,
+    original: bytes = b"",
+) -> Notice:
+    """A failure about which no receipt was asked, for the mailbox of errors `to`: an ordinary message with the original in it
+    (mssante.md §3.5, end)."""
+    code = application_code(outcome.code)
+    lines = _lines(deposit, context, outcome, code, hostname) + ("" if original else _why_not_whole(context))
     text = mime.leaf("text/plain", lines.encode(), parameters={"charset": "utf-8"})
-    body = _mdn(text, deposit, context, code, hostname) if context.wants_mdn else text
-    subject = _subject(context, code)
-    return _message(deposit.id, kind, name, subject, body, context, hostname, at)
+    body = _eight_bit(mime.multipart("mixed", [text, *_returned(context, original)]), original)
+    name, asked = f"{_news(deposit, outcome)} errors", replace(context, notify=to)
+    return _message(deposit.id, "error", name, _subject(context.original, code), body, asked, hostname, at)
+
+
+def _news(deposit: Deposit, outcome: Outcome) -> str:
+    """What makes two notices the same. Once a person has a deposit tried again, its next end is another piece of news."""
+    done = outcome.state is DepositState.DEPOSITED
+    return f"deposit {deposit.id} {outcome.state.value} {outcome.code if not done else ''}"
 
 
 def _message(
@@ -162,9 +192,9 @@ def given_back(original: mime.Part) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _subject(context: DepositContext, code: str) -> str:
+def _subject(original: Sequence[str], code: str) -> str:
     """mssante.md §3.5: a success keeps the subject of a document message, a failure puts its code before it."""
-    root = mime.parse("".join(context.original).encode() + b"\r\n", max_depth=1)
+    root = mime.parse("".join(original).encode() + b"\r\n", max_depth=1)
     first = root.get("Subject") or ""
     subject = first if first.startswith(_DDM) else _DDM
     if code:
@@ -172,8 +202,8 @@ def _subject(context: DepositContext, code: str) -> str:
     return first if first.startswith(_DDM) else "Document déposé / Document deposited"
 
 
-def _mdn(text: bytes, deposit: Deposit, context: DepositContext, code: str, hostname: str) -> bytes:
-    """RFC 8098 §3; the third part is the original's header (RFC 6522 §4): the bridge keeps no copy of messages."""
+def _mdn(text: bytes, deposit: Deposit, context: DepositContext, code: str, hostname: str, original: bytes) -> bytes:
+    """RFC 8098 §3, the whole original as third part (mssante.md §3.5), or its header (RFC 6522 §4)."""
     disposition = "automatic-action/MDN-sent-automatically; processed" + ("/error" if code else "")
     fields = [
         f"Reporting-UA: {hostname}; Caducee",
@@ -184,11 +214,50 @@ def _mdn(text: bytes, deposit: Deposit, context: DepositContext, code: str, host
     ]
     status = ("\r\n".join(fields) + "\r\n").encode("ascii", "replace")
     part = b"Content-Type: message/disposition-notification\r\n\r\n" + status
-    original = "".join(context.original).encode("ascii")
-    parts = [text, part]
+    parts = [text, part, *_returned(context, original)]
+    report = mime.multipart("report", parts, parameters={"report-type": "disposition-notification"})
+    return _eight_bit(report, original)
+
+
+def _returned(context: DepositContext, original: bytes) -> list[bytes]:
+    """The original as a part, octet for octet, or what stands for it; nothing when nothing is known of it."""
     if original:
-        parts.append(b"Content-Type: text/rfc822-headers\r\n\r\n" + original)
-    return mime.multipart("report", parts, parameters={"report-type": "disposition-notification"})
+        return [_eight_bit(b"Content-Type: message/rfc822\r\n\r\n" + original, original)]
+    lines = "".join(context.original).encode("ascii")
+    return [b"Content-Type: text/rfc822-headers\r\n\r\n" + lines] if lines else []
+
+
+def _eight_bit(entity: bytes, original: bytes) -> bytes:
+    """An entity that says what its inside needs (RFC 2045 §6.4): a message inside is never encoded."""
+    return entity if original.isascii() else b"Content-Transfer-Encoding: 8bit\r\n" + entity
+
+
+def carriable(original: bytes) -> bool:
+    """Whether a message can be a part of another as it is: lines of at most 998 octets that end with CRLF, no NUL, an ASCII
+    header (RFC 2046 §5.2.1)."""
+    if b"\0" in original or not original.count(b"\r\n") == original.count(b"\n") == original.count(b"\r"):
+        return False
+    end, _ = mime.header_end(original)
+    return original[:end].isascii() and _LONG_LINE.search(original) is None
+
+
+_LONG_LINE = re.compile(rb"[^\n]{1000}")
+_WHY_NOT_WHOLE = {
+    "size": ("trop volumineux pour être rendu", "is too large to be given back"),
+    "form": ("impossible à rendre tel quel", "cannot be given back as it is"),
+    "message": ("rendu une fois déjà, ou perdu", "was given back once already, or is lost"),
+}
+
+
+def _why_not_whole(context: DepositContext) -> str:
+    """Why the header stands for the message, when the message itself should be there."""
+    if context.returned not in _WHY_NOT_WHOLE:
+        return ""
+    french, english = _WHY_NOT_WHOLE[context.returned]
+    return (
+        f"\nLe message d'origine, {french}, est représenté par son en-tête.\n"
+        f"The original message {english}: its header stands for it.\n"
+    )
 
 
 def _ascii(text: str) -> str:

@@ -19,7 +19,7 @@ import structlog
 
 from dmp_bridge import metrics
 from dmp_bridge.context import DELETE, DepositContext
-from dmp_bridge.notices import PRINCIPAL, Notice, french, outcome_notice, reminder_notice
+from dmp_bridge.notices import PRINCIPAL, Notice, error_notice, french, outcome_notice, reminder_notice
 from dmp_bridge.outlet import Outcome
 from dmp_bridge.register import Register
 from ihe import hl7v2
@@ -28,6 +28,7 @@ from mailstore.model import (
     Acceptance,
     Accepted,
     Account,
+    BlobDamaged,
     Deposit,
     DepositJob,
     DepositState,
@@ -63,6 +64,10 @@ class Rows(Protocol):
 
     def deposit_context(self, deposit_id: int) -> bytes: ...
 
+    def deposit_original(self, deposit_id: int) -> bytes: ...
+
+    def release_original(self, deposit_id: int) -> None: ...
+
     def receipts(self, reference: str) -> list[Receipt]: ...
 
 
@@ -86,8 +91,11 @@ class Teller:
         hostname: str,
         voice: Voice = Voice.FAILURES,
         feeds: Mapping[str, Feed] | None = None,
+        errors: str = "",
     ) -> None:
+        """`errors` is the mailbox that hears of failures nobody asked a receipt about, "" for none."""
         self._rows = rows
+        self._errors = errors
         self._register = register
         self._hostname = hostname
         self._voice = voice
@@ -122,6 +130,7 @@ class Teller:
                 code = deposit.reason.partition(":")[0]
                 outcome = Outcome(DepositState.NEEDS_ATTENTION, code, deposit.reason)
                 self._tell(deposit, context, outcome, deposit.created_at)
+                self._rows.release_original(deposit.id)
             self._register.move("held", deposit.id)
         return len(found)
 
@@ -170,8 +179,24 @@ class Teller:
         if feed is not None and context.ack_reception:
             self._acknowledge(feed, deposit, context, outcome, at)
         wanted = self._voice is Voice.ALWAYS or (failed and self._voice is Voice.FAILURES)
+        original = self._original(deposit, context)
         if context.notify and (wanted or context.wants_mdn):
-            self._send(outcome_notice(deposit, context, outcome, self._hostname, at), context.notify, at)
+            self._send(outcome_notice(deposit, context, outcome, self._hostname, at, original), context.notify, at)
+        if failed and self._errors and not context.wants_mdn:
+            # The whole message stays in this house: its owner never asked for it to go anywhere.
+            whole = original if self._rows.find_account(self._errors) is not None else b""
+            notice = error_notice(deposit, context, outcome, self._hostname, at, to=self._errors, original=whole)
+            self._send(notice, self._errors, at)
+
+    def _original(self, deposit: Deposit, context: DepositContext) -> bytes:
+        """The message to give back, b"" when its header has to stand for it."""
+        if context.returned != "message":
+            return b""
+        try:
+            return self._rows.deposit_original(deposit.id)
+        except BlobDamaged:
+            _log.error("original damaged", deposit_id=deposit.id)
+            return b""
 
     def _acknowledge(
         self, feed: Feed, deposit: Deposit, context: DepositContext, outcome: Outcome, at: datetime

@@ -7,12 +7,14 @@ Writing is deterministic: the same values and the same time give the same bytes.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from html import escape
@@ -63,7 +65,8 @@ class XdmPackage:
 
     `problems` concern the whole: `no-index`, `no-readme`, `no-metadata`, `metadata-unreadable`, `missing-document`,
     `document-twice` (two entries for one file: the first counts). `expanded` is what reading it took, in bytes.
-    `pdfs` are the PDF files that no entry names, by path: copies of the documents (dmp.md §5.1).
+    `pdfs` are the PDF files that no entry names, by path, with the SHA-256 of their bytes: copies of the documents (dmp.md
+    §5.1), which are large and which nobody reads here.
     """
 
     submissions: tuple[Submission, ...]
@@ -103,50 +106,79 @@ def _check_entry(info: zipfile.ZipInfo) -> None:
         raise XdmError("compression", "méthode de compression non admise", "compression method not accepted")
 
 
-def _expand(archive: zipfile.ZipFile, info: zipfile.ZipInfo, room: int, limits: XdmLimits) -> bytes:
-    """The bytes of one entry, stopped as soon as they pass `room` or the ratio."""
-    # A BytesIO gives its own buffer away: joining pieces would hold a large file twice.
-    held = io.BytesIO()
-    total = 0
-    with archive.open(info) as stream:
-        while piece := stream.read(_CHUNK):
-            total += len(piece)
-            bomb = total > limits.ratio_floor and total > limits.ratio * max(info.compress_size, 1)
-            if total > room or bomb:
-                raise XdmError("too-large", "l'archive est trop volumineuse une fois décompressée", "expands too much")
-            held.write(piece)
-    return held.getvalue()
-
-
-def _read_files(data: bytes, limits: XdmLimits) -> dict[str, bytes]:
-    """Every regular file of the archive, by its path with `/` separators."""
-    if len(data) > limits.archive:
-        raise XdmError("archive-size", "l'archive est trop volumineuse", "the archive is too large")
-    # The directory is counted before zipfile makes an object of each of its records.
-    if data.count(b"PK\x01\x02") > limits.entries:
-        raise XdmError("too-many-entries", "l'archive contient trop de fichiers", "too many entries")
+@contextmanager
+def _zip_errors() -> Iterator[None]:
+    """What zipfile raises for a damaged archive becomes XdmError."""
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            infos = archive.infolist()
-            if len(infos) > limits.entries:
-                raise XdmError("too-many-entries", "l'archive contient trop de fichiers", "too many entries")
-            for info in infos:
-                _check_entry(info)
-            files: dict[str, bytes] = {}
-            room = limits.expanded
-            for info in infos:
-                if info.is_dir():
-                    continue
-                name = info.filename.replace("\\", "/")
-                if name in files:
-                    raise XdmError("duplicate-name", "deux fichiers ont le même nom", "two files have the same name")
-                files[name] = _expand(archive, info, room, limits)
-                room -= len(files[name])
-            return files
+        yield
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, NotImplementedError):
         raise _BAD_ZIP from None
     except (RuntimeError, OverflowError, IndexError, KeyError):
         raise _BAD_ZIP from None
+
+
+class _Files:
+    """The regular files of an archive, by their path with `/` separators. Each is expanded once, held or only digested, and
+    all of them within the limits together."""
+
+    def __init__(self, data: bytes, limits: XdmLimits) -> None:
+        """Open and check every record. Raises XdmError."""
+        if len(data) > limits.archive:
+            raise XdmError("archive-size", "l'archive est trop volumineuse", "the archive is too large")
+        # The directory is counted before zipfile makes an object of each of its records.
+        if data.count(b"PK\x01\x02") > limits.entries:
+            raise XdmError("too-many-entries", "l'archive contient trop de fichiers", "too many entries")
+        self._limits = limits
+        self.expanded = 0
+        with _zip_errors():
+            self._archive = zipfile.ZipFile(io.BytesIO(data))
+            infos = self._archive.infolist()
+        if len(infos) > limits.entries:
+            raise XdmError("too-many-entries", "l'archive contient trop de fichiers", "too many entries")
+        self._infos: dict[str, zipfile.ZipInfo] = {}
+        for info in infos:
+            _check_entry(info)
+            name = info.filename.replace("\\", "/")
+            if info.is_dir():
+                continue
+            if name in self._infos:
+                raise XdmError("duplicate-name", "deux fichiers ont le même nom", "two files have the same name")
+            self._infos[name] = info
+
+    @property
+    def paths(self) -> list[str]:
+        """Every file, in the archive's order."""
+        return list(self._infos)
+
+    def read(self, path: str) -> bytes:
+        """The bytes of a file. Raises XdmError."""
+        # A BytesIO gives its own buffer away: joining pieces would hold a large file twice.
+        held = io.BytesIO()
+        for piece in self._pieces(self._infos[path]):
+            held.write(piece)
+        return held.getvalue()
+
+    def digest(self, path: str) -> tuple[bytes, bytes]:
+        """The first bytes of a file and the SHA-256 of all of it, which is not held. Raises XdmError."""
+        head, digest = b"", hashlib.sha256()
+        for piece in self._pieces(self._infos[path]):
+            head = head or piece[:16]
+            digest.update(piece)
+        return head, digest.digest()
+
+    def _pieces(self, info: zipfile.ZipInfo) -> Iterator[bytes]:
+        """A file expanded piece by piece, stopped as soon as it passes the room that is left or the ratio."""
+        limits, total = self._limits, 0
+        with _zip_errors(), self._archive.open(info) as stream:
+            while piece := stream.read(_CHUNK):
+                total += len(piece)
+                self.expanded += len(piece)
+                bomb = total > limits.ratio_floor and total > limits.ratio * max(info.compress_size, 1)
+                if self.expanded > limits.expanded or bomb:
+                    raise XdmError(
+                        "too-large", "l'archive est trop volumineuse une fois décompressée", "expands too much"
+                    )
+                yield piece
 
 
 def _is_noise(path: str) -> bool:
@@ -191,20 +223,20 @@ def read_xdm(data: bytes, *, limits: XdmLimits | None = None) -> XdmPackage:
     Raises XdmError: `archive-size`, `not-a-zip`, `too-many-entries`, `unsafe-name`, `unsafe-entry`, `encrypted`,
     `compression`, `too-large`, `duplicate-name`, `not-xdm`.
     """
-    everything = _read_files(data, limits or XdmLimits())
-    files = {path: content for path, content in everything.items() if not _is_noise(path)}
-    folded = {path.casefold(): path for path in files}
-    prefixes = {path: prefix for path in files if (prefix := _subset_of(path)) is not None}
-    if not prefixes and not any("IHE_XDM/" in path.upper() for path in files):
+    files = _Files(data, limits or XdmLimits())
+    paths = [path for path in files.paths if not _is_noise(path)]
+    folded = {path.casefold(): path for path in paths}
+    prefixes = {path: prefix for path in paths if (prefix := _subset_of(path)) is not None}
+    if not prefixes and not any("IHE_XDM/" in path.upper() for path in paths):
         raise XdmError("not-xdm", "l'archive n'est pas un paquet IHE XDM", "not an IHE XDM package")
     problems = [] if prefixes else ["no-metadata"]
-    names = {path.rpartition("/")[2].upper() for path in files}
+    names = {path.rpartition("/")[2].upper() for path in paths}
     problems += [word for word, name in (("no-index", "INDEX.HTM"), ("no-readme", "README.TXT")) if name not in names]
     submissions: list[Submission] = []
     documents: dict[str, XdmDocument] = {}
     for path, prefix in prefixes.items():
         try:
-            submission = from_xml(files[path])
+            submission = from_xml(files.read(path))
         except EbrimError:
             problems.append("metadata-unreadable")
             continue
@@ -217,16 +249,20 @@ def read_xdm(data: bytes, *, limits: XdmLimits | None = None) -> XdmPackage:
                 # Not looked at again: a thousand entries for one file would have it hashed a thousand times.
                 problems.append("document-twice")
             else:
-                documents[target] = XdmDocument(target, files[target], entry, _problems(entry, files[target]))
-    for path, content in files.items():
+                content = files.read(target)
+                documents[target] = XdmDocument(target, content, entry, _problems(entry, content))
+    for path in paths:
         if path not in documents and path not in prefixes and _is_loose_document(path):
-            documents[path] = XdmDocument(path, content, None, ("no-metadata",))
-    ordered = tuple(documents[path] for path in sorted(documents))
-    expanded = sum(map(len, everything.values()))
+            documents[path] = XdmDocument(path, files.read(path), None, ("no-metadata",))
+    # What is left is expanded too, to be counted and checked, and held by nobody.
+    rest = {path: files.digest(path) for path in sorted(files.paths) if path not in documents and path not in prefixes}
     pdfs = tuple(
-        (path, files[path]) for path in sorted(files) if path.upper().endswith(".PDF") and path not in documents
+        (path, digest)
+        for path, (head, digest) in rest.items()
+        if path.upper().endswith(".PDF") and not _is_noise(path) and head.startswith(b"%PDF-")
     )
-    return XdmPackage(tuple(submissions), ordered, tuple(dict.fromkeys(problems)), expanded, pdfs)
+    ordered = tuple(documents[path] for path in sorted(documents))
+    return XdmPackage(tuple(submissions), ordered, tuple(dict.fromkeys(problems)), files.expanded, pdfs)
 
 
 def _is_loose_document(path: str) -> bool:

@@ -6,12 +6,13 @@ transfer encoding is to be undone is held in memory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imap import format as fmt
 from imap.errors import EndSession
+from imap.kept import choose, numbers_of
 from imap.sections import choose_fields, cut, section_range
 from imap.summary import ENCODINGS, Path, Place, Summary
 from imap.values import Content, Form, Specifier
@@ -22,6 +23,45 @@ if TYPE_CHECKING:
     from imap.session import Session
 
 CHUNK = 512 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Header fields that summaries keep: what clients ask for when they list a folder, answered without the message."""
+
+    wanted: tuple[tuple[Content, frozenset[int]], ...]
+
+    @staticmethod
+    def of(contents: Sequence[Content]) -> Listed | None:
+        """None when summaries cannot answer these items."""
+        wanted = [(content, _kept_numbers(content)) for content in contents]
+        known = tuple((content, numbers) for content, numbers in wanted if numbers is not None)
+        return Listed(known) if len(known) == len(wanted) else None
+
+    def items(self, summary: Summary) -> bytes | None:
+        """The items of a message; None when its summary has not kept them."""
+        found = []
+        for content, numbers in self.wanted:
+            value = choose(summary.kept, numbers)
+            if value is None:
+                return None
+            found.append(_item(content, value))
+        return b" ".join(found)
+
+
+def _kept_numbers(content: Content) -> frozenset[int] | None:
+    return None if content.path or content.specifier is not Specifier.FIELDS else numbers_of(content.fields)
+
+
+def _item(content: Content, value: bytes) -> bytes:
+    """An item whose octets are all here."""
+    if content.form is Form.SIZE:
+        return content.label + b" %d" % len(value)
+    start, stop = cut(len(value), content.partial)
+    value = value[start:stop]
+    if content.form is Form.BINARY and b"\x00" in value:
+        return content.label + b" ~{%d}\r\n" % len(value) + value
+    return content.label + b" " + fmt.literal(value)
 
 
 @dataclass(slots=True)
@@ -44,7 +84,7 @@ class Sender:
                 await self._nothing(content)
                 return
             without = content.specifier is Specifier.FIELDS_NOT
-            await self._whole(content, choose_fields(header, content.fields, without=without))
+            await self.session.send(_item(content, choose_fields(header, content.fields, without=without)))
         elif encoding := self._encoding(content, places):
             await self._decoded(blob, content, span, encoding)
         elif content.form is Form.SIZE:
@@ -72,18 +112,6 @@ class Sender:
             self.damaged = True
         return None
 
-    async def _whole(self, content: Content, value: bytes) -> None:
-        """An item whose octets are all here."""
-        if content.form is Form.SIZE:
-            await self.session.send(content.label + b" %d" % len(value))
-            return
-        start, stop = cut(len(value), content.partial)
-        value = value[start:stop]
-        if content.form is Form.BINARY and b"\x00" in value:
-            await self.session.send(content.label + b" ~{%d}\r\n" % len(value) + value)
-        else:
-            await self.session.send(content.label + b" " + fmt.literal(value))
-
     async def _decoded(self, blob: str, content: Content, span: tuple[int, int], encoding: str) -> None:
         """RFC 3516 §4.2: the part without its transfer encoding."""
         if encoding == "unknown":
@@ -95,7 +123,7 @@ class Sender:
             await self._nothing(content)
             return
         decode = decode_base64 if encoding == "base64" else decode_quoted_printable
-        await self._whole(content, await self.session.call(decode, raw))
+        await self.session.send(_item(content, await self.session.call(decode, raw)))
 
     async def _streamed(self, blob: str, content: Content, span: tuple[int, int]) -> None:
         start, stop = cut(span[1] - span[0], content.partial)

@@ -14,9 +14,10 @@ from typing import TypeVar
 from imap import format as fmt
 from imap.selected import Selected
 from imap.summaries import Summaries
-from imap.summary import Summary, read, read_envelope
+from imap.summary import Summary, read_envelope
 from imap.values import Attribute
 from mailstore import Store, email_id
+from mailstore.caches import Bounded
 
 _T = TypeVar("_T")
 FROM_SUMMARY: dict[Attribute, Callable[[Summary], bytes]] = {
@@ -25,22 +26,37 @@ FROM_SUMMARY: dict[Attribute, Callable[[Summary], bytes]] = {
     Attribute.BODYSTRUCTURE: lambda summary: summary.structure,
     Attribute.PREVIEW: lambda summary: fmt.string(summary.keys().preview.encode("utf-8")),
 }
+Envelopes = Bounded[str, bytes]
+ENVELOPES_KEPT = 64 * 1024 * 1024
+"""Bytes of envelopes that a server keeps in memory: some 130,000 messages."""
+_OVERHEAD = 160  # bytes of memory that an entry takes besides its value
 FROM_DETAILS = frozenset({Attribute.SAVEDATE, Attribute.THREADID})
 
 
 @dataclass(slots=True)
 class Renderer:
-    """Makes the items of messages. `recent` is whether \\Recent is told (IMAP4rev1 only)."""
+    """Makes the items of messages. `recent` is whether \\Recent is told (IMAP4rev1 only); `envelopes` are those read lately,
+    by blob."""
 
     store: Store
     selected: Selected
     attributes: tuple[Attribute, ...]
     recent: bool
     summaries: Summaries
+    envelopes: Envelopes
+
+    @property
+    def slow(self) -> bool:
+        """Whether making lines reads the database: it must not hold up the other sessions. Arrays alone are quick."""
+        return any(attribute in FROM_SUMMARY or attribute in FROM_DETAILS for attribute in self.attributes)
 
     def lines(self, indices: Sequence[int]) -> bytes:
-        """The complete FETCH responses of these messages; those whose summary cannot be had are left out, and noted in
-        `summaries`."""
+        """The complete FETCH responses of these messages, as `each` makes them."""
+        return b"".join(self.each(indices).values())
+
+    def each(self, indices: Sequence[int]) -> dict[int, bytes]:
+        """The complete FETCH response of each of these messages; those whose summary cannot be had are left out, and noted
+        in `summaries`."""
         if any(attribute in FROM_SUMMARY for attribute in self.attributes):
             made = self._from_summaries(indices)
             indices = [index for index in indices if index in made]
@@ -57,7 +73,7 @@ class Renderer:
                 names.append(name)
                 columns.append(column)
         template = b"* %d FETCH (" + b" ".join(names) + b")\r\n"
-        return b"".join([template % values for values in zip(*columns, strict=True)])
+        return dict(zip(indices, [template % values for values in zip(*columns, strict=True)], strict=True))
 
     def _column(self, attribute: Attribute, indices: Sequence[int]) -> tuple[bytes, Iterable[object]]:
         """The format of one item, and its values."""
@@ -90,34 +106,39 @@ class Renderer:
         out = [written[flags] for flags in chosen]
         if self.recent:
             uids = self.selected.view.uids
+            recent = {flags: fmt.flags(flags | {"\\Recent"}) for flags in written}
             for first, end in self.selected.recents:
-                for index in range(bisect_left(uids, first), bisect_left(uids, end)):
-                    place = bisect_left(indices, index)
-                    if place < len(indices) and indices[place] == index:
-                        out[place] = fmt.flags(chosen[place] | {"\\Recent"})
+                start = bisect_left(indices, bisect_left(uids, first))
+                for place in range(start, bisect_left(indices, bisect_left(uids, end))):
+                    out[place] = recent[chosen[place]]
         return out
 
     def _from_summaries(self, indices: Sequence[int]) -> dict[int, list[bytes]]:
         """The items that come from summaries, by index, at their places among the attributes."""
-        only_envelope = all(a not in FROM_SUMMARY or a is Attribute.ENVELOPE for a in self.attributes)
-        stored = self.summaries.stored(indices)
-        uids = self.selected.view.uids
-        made: dict[int, list[bytes]] = {}
-        fresh: dict[str, bytes] = {}
-        width = len(self.attributes)
-        for index in indices:
-            value = stored.get(uids[index], b"")
-            if only_envelope and (envelope := read_envelope(value)) is not None:
-                made[index] = [envelope] * width
-                continue
-            summary = read(value) or self.summaries.compute(index, fresh)
-            if summary is not None:
-                made[index] = [
-                    FROM_SUMMARY[attribute](summary) if attribute in FROM_SUMMARY else b""
-                    for attribute in self.attributes
-                ]
-        self.summaries.keep(fresh)
-        return made
+        wanted = [FROM_SUMMARY.get(attribute) for attribute in self.attributes]
+        if all(a not in FROM_SUMMARY or a is Attribute.ENVELOPE for a in self.attributes):
+            return {index: [envelope] * len(wanted) for index, envelope in self._envelopes(indices).items()}
+        return {
+            index: [item(summary) if item else b"" for item in wanted]
+            for index, summary in self.summaries.of(indices).items()
+        }
+
+    def _envelopes(self, indices: Sequence[int]) -> dict[int, bytes]:
+        """ENVELOPE alone, by index: what listing a large folder asks of every message."""
+        blobs, uids = self.selected.view.blobs, self.selected.view.uids
+        known = self.envelopes.values
+        found = {index: known.get(blobs[index]) for index in indices}
+        missing = [index for index, envelope in found.items() if envelope is None]
+        if missing:
+            stored = self.summaries.stored(missing)
+            read = {index: read_envelope(stored.get(uids[index], b"")) for index in missing}
+            old = [index for index, envelope in read.items() if envelope is None]
+            if old:
+                read |= {index: summary.envelope for index, summary in self.summaries.of(old).items()}
+            found |= read
+            fresh = ((blobs[index], envelope) for index, envelope in read.items() if envelope is not None)
+            self.envelopes.put_all([(blob, envelope, len(envelope) + _OVERHEAD) for blob, envelope in fresh])
+        return {index: envelope for index, envelope in found.items() if envelope is not None}
 
 
 def _chosen(column: Sequence[_T], indices: Sequence[int]) -> Sequence[_T]:

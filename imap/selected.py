@@ -22,12 +22,14 @@ _ALL = _FLAGS | {"uids", "sizes", "dates", "blobs"}
 @dataclass(frozen=True, slots=True)
 class News:
     """What to tell the client after `Selected.apply`: sequence numbers to expunge (each valid after those before it was
-    removed) and their UIDs, whether the count grew, and the indices whose flags changed."""
+    removed) and their UIDs, whether the count grew, the indices whose flags changed, and all flags of what is new or
+    changed."""
 
     expunged: tuple[int, ...]
     vanished: tuple[int, ...]
     grown: bool
     changed: tuple[int, ...]
+    flags: frozenset[str]
 
 
 @dataclass(slots=True)
@@ -121,15 +123,18 @@ class Selected:
         gone = set(changes.expunged)
         before = self.count
         changed: list[int] = []
+        flags: set[frozenset[str]] = set()
         for change in changes.changed:
             index = self.index_of(change.uid)
             if index is not None:
                 if change.modseq > self.view.modseqs[index]:
                     self.update(change)
                     changed.append(index)
+                    flags.add(change.flags)
             elif change.uid not in gone and (not self.count or change.uid > self.view.uids[-1]):
                 self._append(change)
-        return News(numbers, vanished, self.count > before, tuple(changed))
+                flags.add(change.flags)
+        return News(numbers, vanished, self.count > before, tuple(changed), frozenset().union(*flags))
 
     def _append(self, change: MessageChange) -> None:
         self._take(_ALL)

@@ -16,6 +16,7 @@ from imap.channel import Channel
 from imap.errors import ConnectionGone
 from imap.limits import Limits
 from imap.listener import Listener
+from imap.rendering import ENVELOPES_KEPT, Envelopes
 from imap.session import Session
 from imap.warming import Warmer
 from imap.watcher import Watcher
@@ -124,6 +125,7 @@ class ImapServer:
         # What takes long in a worker thread waits here, so that the threads stay free for everybody else's commands.
         self.logins = asyncio.Semaphore(self.limits.logins_at_once)
         self.searches = asyncio.Semaphore(self.limits.searches_at_once)
+        self.envelopes = Envelopes(ENVELOPES_KEPT)
         self.watcher = Watcher(store)
         self.warmer = Warmer(store, self.searches)
         self.tokens = tokens

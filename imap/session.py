@@ -21,6 +21,7 @@ from imap.channel import Channel
 from imap.commands import VERBS
 from imap.errors import BadCommand, ConnectionGone, EndSession, Refused
 from imap.incidents import log_unexpected
+from imap.keywords import fresh_flags_lines
 from imap.parser import parse
 from imap.places import Place, folder_at, place_of
 from imap.reader import CommandReader, Sink
@@ -29,6 +30,7 @@ from imap.sequences import format_numbers
 from imap.sinks import open_sink
 from imap.states import Reply, State
 from imap.values import Command
+from mailstore import Doer
 from mailstore.model import (
     Account,
     BlobDamaged,
@@ -37,6 +39,7 @@ from mailstore.model import (
     NoSuchFolder,
     NoSuchMessage,
     OverQuota,
+    SeveralMailboxes,
     StoreError,
     StoreUnavailable,
 )
@@ -57,6 +60,7 @@ _STORE_CODES: tuple[tuple[type[StoreError], str], ...] = (
     (BlobDamaged, "CORRUPTION"),
     (StoreUnavailable, "UNAVAILABLE"),
     (OverQuota, "OVERQUOTA"),
+    (SeveralMailboxes, "AUTHORIZATIONFAILED"),
     (StoreError, "CANNOT"),
 )
 
@@ -104,6 +108,11 @@ class Session:
         if self._account is None:
             raise BadCommand("log in first")
         return self._account
+
+    @property
+    def doer(self) -> Doer:
+        """Who does what is done now, for the audit trail; only after login."""
+        return Doer(self.account.address, self.channel.peer, self.server.clock())
 
     @property
     def folder(self) -> Selected:
@@ -303,7 +312,7 @@ class Session:
     async def _carry_out(self, command: Command) -> Reply:
         verb = VERBS[command.name]
         if self.state not in verb.states:
-            raise BadCommand(f"not in the {self.state.value} state")
+            raise BadCommand(f"{command.name} is not for the {self.state.value} state")
         try:
             await self.check_account()
             reply = await verb.handler(self, command)
@@ -348,11 +357,15 @@ class Session:
                 if not idle or self.server.watcher.claim(selected.folder_id):
                     await self.claim_recent()
                 await self.send(b"* %d RECENT\r\n" % selected.recent)
-        known = selected.keywords
+        await self.tell_keywords(news.flags)
         for index in news.changed:
             await self.tell_flags(index)
-            known |= selected.view.flags[index]
-        selected.keywords = known
+
+    async def tell_keywords(self, flags: frozenset[str]) -> None:
+        """FLAGS and PERMANENTFLAGS once more, before a keyword that the client was not told of."""
+        lines = fresh_flags_lines(self.folder, flags)
+        if lines:
+            await self.send(lines)
 
     async def claim_recent(self) -> None:
         """Makes the messages that no other session was told of \\Recent in this one."""

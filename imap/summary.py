@@ -1,12 +1,14 @@
 """The summary of a message, made once at delivery and kept beside it, so that listing a folder never parses a message.
 
 It holds ENVELOPE, BODY and BODYSTRUCTURE as ready-to-send bytes, the places of all sections, so that BODY[2.1] is read
-from the blob by range, and the keys of SORT, THREAD and PREVIEW. The mailstore keeps it as opaque, sealed bytes.
+from the blob by range, the keys of SORT, THREAD and PREVIEW, and the header fields that clients list. The mailstore keeps
+it as opaque, sealed bytes.
 
-Encoding, version 2: `\x02`, then seven 4-byte big-endian numbers (message size, header length, lengths of the five
-chunks), then the chunks ENVELOPE, BODY, BODYSTRUCTURE, places, keys. A place is 4 numbers (start, body start, end, header
-end of the message inside or 0) with its section path in front as length and 2-byte numbers, and its transfer encoding as
-one octet behind. An unknown version, or bytes that do not fit, read as "no summary": the caller computes it anew.
+Encoding, version 3: `\x03`, then eight 4-byte big-endian numbers (message size, header length, lengths of the six
+chunks), then the chunks ENVELOPE, BODY, BODYSTRUCTURE, places, keys, kept header fields. A place is 4 numbers (start, body
+start, end, header end of the message inside or 0) with its section path in front as length and 2-byte numbers, and its
+transfer encoding as one octet behind. An unknown version, or bytes that do not fit, read as "no summary": the caller
+computes it anew.
 """
 
 from __future__ import annotations
@@ -16,13 +18,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from imap.envelope import envelope, header_of
+from imap.kept import keep
 from imap.keys import Keys, decode_keys, encode_keys, keys_of
 from imap.structure import body_structure
 from mime import Part, parse
 
-VERSION = 2
+VERSION = 3
 MOST_STRUCTURE = 512 * 1024
-_HEAD = struct.Struct(">BIIIIIII")
+_HEAD = struct.Struct(">BIIIIIIII")
 _PLACE = struct.Struct(">IIIIB")
 Path = tuple[int, ...]
 # What BINARY can undo (RFC 3516 §4.2); the last stands for an encoding nobody knows.
@@ -43,7 +46,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A summary, read. `places` and `keys` are still encoded: few commands need them."""
+    """A summary, read. `places`, `keys` and `kept` are still encoded: few commands need them."""
 
     size: int
     header_length: int
@@ -52,6 +55,7 @@ class Summary:
     structure: bytes
     encoded_places: bytes
     encoded_keys: bytes
+    kept: bytes
 
     def keys(self) -> Keys:
         """What SORT, THREAD and PREVIEW need."""
@@ -126,12 +130,16 @@ def _summary(root: Part, raw: bytes) -> Summary:
         structure=structure,
         encoded_places=_encode_places(root),
         encoded_keys=encode_keys(keys_of(root, raw)),
+        kept=keep(root, raw),
     )
 
 
 def encode(summary: Summary) -> bytes:
     """The stored form."""
-    chunks = (summary.envelope, summary.body, summary.structure, summary.encoded_places, summary.encoded_keys)
+    chunks = (
+        *(summary.envelope, summary.body, summary.structure),
+        *(summary.encoded_places, summary.encoded_keys, summary.kept),
+    )
     head = _HEAD.pack(VERSION, summary.size, summary.header_length, *map(len, chunks))
     return head + b"".join(chunks)
 

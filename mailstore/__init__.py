@@ -1,6 +1,12 @@
-"""Accounts, folders, messages, outgoing queue, deposits and audit trail; encryption at rest."""
+"""Accounts, folders, messages, outgoing queue, deposits and audit trail; encryption at rest.
 
-from mailstore.blobs import BlobStore
+The values and the errors come at once; the store itself, with its database library, when somebody asks for it: a program that only
+reads documents is half as large without.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from mailstore.crypto import (
     Purpose,
     SealBroken,
@@ -11,7 +17,6 @@ from mailstore.crypto import (
     sync_folder,
     unseal,
 )
-from mailstore.mailbox import AppPassword, Details, LoginState, NewMessage, Quota, SearchPart, SearchStopped, email_id
 from mailstore.model import (
     Acceptance,
     Accepted,
@@ -58,11 +63,53 @@ from mailstore.model import (
     StoreUnavailable,
     TracedEvent,
 )
-from mailstore.rotation import replace_master_key
-from mailstore.senders import ScramVerifier, scram_verifier
-from mailstore.spool import ContentWriter
-from mailstore.store import Store
-from mailstore.uploads import Upload
+
+if TYPE_CHECKING:
+    from mailstore.blobs import BlobStore
+    from mailstore.doings import Doer
+    from mailstore.mailbox import (
+        AppPassword,
+        Details,
+        LoginState,
+        NewMessage,
+        Quota,
+        SearchPart,
+        SearchStopped,
+        email_id,
+    )
+    from mailstore.rotation import replace_master_key
+    from mailstore.senders import ScramVerifier, scram_verifier
+    from mailstore.spool import ContentWriter
+    from mailstore.store import Store
+    from mailstore.uploads import Upload
+
+_LATER = {
+    "AppPassword": "mailstore.mailbox",
+    "BlobStore": "mailstore.blobs",
+    "ContentWriter": "mailstore.spool",
+    "Details": "mailstore.mailbox",
+    "Doer": "mailstore.doings",
+    "LoginState": "mailstore.mailbox",
+    "NewMessage": "mailstore.mailbox",
+    "Quota": "mailstore.mailbox",
+    "ScramVerifier": "mailstore.senders",
+    "SearchPart": "mailstore.mailbox",
+    "SearchStopped": "mailstore.mailbox",
+    "Store": "mailstore.store",
+    "Upload": "mailstore.uploads",
+    "email_id": "mailstore.mailbox",
+    "replace_master_key": "mailstore.rotation",
+    "scram_verifier": "mailstore.senders",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """PEP 562."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_LATER[name]), name)
+    return value
+
 
 __all__ = [
     "Acceptance",
@@ -84,6 +131,7 @@ __all__ = [
     "DepositState",
     "Details",
     "Direction",
+    "Doer",
     "Event",
     "FlagOperation",
     "Folder",

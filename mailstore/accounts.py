@@ -21,6 +21,7 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from mailstore.core import Core, clean
+from mailstore.errors import SeveralMailboxes
 from mailstore.folders import insert_folder, subscribe_name
 from mailstore.model import Account, MailboxKind, StoreError
 from mailstore.senders import write_scram
@@ -115,6 +116,20 @@ class AccountVerbs(Core):
             rows = connection.execute(_BY_ADDRESS, {"addresses": list(set(logins))}).all()
         found = {row.address: to_account(row) for row in rows}
         return [found.get(login) for login in logins]
+
+    def account_of(self, national_id: str, preferred: str = "") -> Account | None:
+        """The active mailbox of a person: the `preferred` address when it is theirs, else their only one; None when they have
+        none. Raises SeveralMailboxes."""
+        mine = (accounts.c.national_id == national_id, accounts.c.active)
+        with self._db.read() as connection:
+            rows = connection.execute(select(*ACCOUNT_COLUMNS).where(*mine).order_by(accounts.c.address)).all()
+        found = [to_account(row) for row in rows]
+        found = [one for one in found if one.address == _login(preferred)] or found
+        if len(found) > 1:
+            raise SeveralMailboxes(
+                "Plusieurs boîtes à ce nom : indiquez l'adresse de l'une. / Several mailboxes are yours: give the address of one."
+            )
+        return found[0] if found and national_id else None
 
     def account_for_client_key(self, spki_sha256: bytes) -> Account | None:
         """The active mailbox whose client certificate carries this public key (SHA-256 of SubjectPublicKeyInfo)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 _K = TypeVar("_K")
@@ -23,11 +24,16 @@ class Bounded(Generic[_K, _V]):
 
     def put(self, key: _K, value: _V, size: int) -> None:
         """Keep a value; one larger than the limit is not kept."""
+        self.put_all([(key, value, size)])
+
+    def put_all(self, found: Iterable[tuple[_K, _V, int]]) -> None:
+        """Keep values, each with its size."""
         with self._lock:
-            if size > self._limit or key in self.values:
-                return
-            self.values[key], self._sizes[key] = value, size
-            self._held += size
+            for key, value, size in found:
+                if size > self._limit or key in self.values:
+                    continue
+                self.values[key], self._sizes[key] = value, size
+                self._held += size
             while self._held > self._limit:
                 oldest = next(iter(self._sizes))
                 del self.values[oldest]

@@ -33,7 +33,16 @@ from mailstore.keyring import Keys
 from mailstore.model import ChangeKind, StoreChange, StoreError
 from mailstore.names import Names
 from mailstore.signatures import Signatures
-from mailstore.tables import contents, deposits, discarded, holdings, messages, outgoing, search_index
+from mailstore.tables import (
+    contents,
+    deposit_originals,
+    deposits,
+    discarded,
+    holdings,
+    messages,
+    outgoing,
+    search_index,
+)
 from mailstore.views import Views
 
 SIGNATURES_KEPT = 256 * 1024 * 1024  # bytes of search signatures in memory
@@ -175,7 +184,9 @@ class Core:
 
 def unreferenced() -> ColumnElement[bool]:
     """The condition that nothing refers to a row of `contents`."""
-    used = (exists().where(table.c.blob == contents.c.blob) for table in (messages, outgoing, deposits))
+    used = (
+        exists().where(table.c.blob == contents.c.blob) for table in (messages, outgoing, deposits, deposit_originals)
+    )
     return and_(*(~one for one in used))
 
 

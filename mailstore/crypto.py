@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -81,6 +81,16 @@ class KeyRing:
     def unseal(self, sealed: bytes, aad: bytes) -> bytes:
         """As `unseal`, under whichever key opens. Raises SealBroken."""
         return self.open(sealed, aad)[0]
+
+    def unseal_all(self, sealed: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
+        """As `unseal` for many values, each with its aad: nearly all are under the newest key."""
+        decrypt, out = self._ciphers[0].decrypt, []
+        for value, aad in sealed:
+            try:
+                out.append(decrypt(value[:NONCE_SIZE], value[NONCE_SIZE:], aad))
+            except (InvalidTag, ValueError):
+                out.append(self.unseal(value, aad))
+        return out
 
     def open(self, sealed: bytes, aad: bytes) -> tuple[bytes, bool]:
         """The data, and whether the newest key sealed it. Raises SealBroken."""

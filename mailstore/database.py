@@ -28,6 +28,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from mailstore.direct import as_sqlalchemy
 from mailstore.groups import CommitUncertain, Groups, ProcessTurn
 from mailstore.model import StoreError, StoreUnavailable
 
@@ -43,7 +44,7 @@ _PRAGMAS = (
     "PRAGMA synchronous=FULL",
     "PRAGMA foreign_keys=ON",
     "PRAGMA temp_store=MEMORY",
-    "PRAGMA wal_autocheckpoint=8000",
+    "PRAGMA wal_autocheckpoint=4000",  # 16 MiB: a page that many commits change is copied to the database once
 )
 
 
@@ -173,8 +174,11 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    write = connection.get_execution_options().get(_WRITE, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+    text = "BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITE, False) else "BEGIN"
+    try:
+        connection.connection.cursor().execute(text)
+    except Exception as error:
+        raise as_sqlalchemy(connection, text, error) from error
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 Invariants:
 * a deposit is held by one worker at a time, as an outgoing row is;
 * the submission set id of the first attempt serves all of them: a retry is an exact one (dmp.md §3.2);
-* the document and its context are kept until it is deposited.
+* the document and its context are kept until it is deposited, the message to give back until the attempts end (told first).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from mailstore.core import Core, clean
 from mailstore.deposits import WAITING, deposit_of
 from mailstore.journey import context_aad
 from mailstore.model import ChangeKind, DepositEnd, DepositJob, DepositLease, DepositState, Event, StoreError
+from mailstore.originals import take_originals
 from mailstore.sql import AnyRow
 from mailstore.tables import Moment, deposits
 
@@ -132,6 +133,7 @@ class DepositLeaseVerbs(Core):
             told = [(row.submission_id, row.message_id, [_event(row, by_id[row.id])]) for row in held]
             insert_all_events(connection, told, at)
             gone = [row.blob for row in held if row.blob and by_id[row.id].state is DepositState.DEPOSITED]
+            gone += take_originals(connection, [row.id for row in held if by_id[row.id].state.value not in WAITING])
             if gone:
                 self._discard_unreferenced(connection, gone)
             changing.touch(ChangeKind.DEPOSIT, [row.id for row in held])

@@ -18,6 +18,7 @@ from mailstore.audit import insert_events
 from mailstore.core import Core, clean
 from mailstore.journey import context_aad
 from mailstore.model import ChangeKind, Deposit, DepositState, Event, StoreError
+from mailstore.originals import take_originals
 from mailstore.sql import AnyRow
 from mailstore.tables import Moment, deposits
 
@@ -107,6 +108,8 @@ class DepositVerbs(Core):
             if row.lease_until is not None and row.lease_until > at:
                 raise StoreError(f"Le dépôt {deposit_id} est en cours, réessayez. / In progress, try again.")
             connection.execute(update(deposits).where(deposits.c.id == deposit_id).values(values))
+            if not ready:
+                self._discard_unreferenced(connection, take_originals(connection, [deposit_id]))
             detail = {"deposit": str(deposit_id), "unique_id": row.unique_id, "who": who, "reason": reason}
             name = "deposit.retried" if ready else "deposit.abandoned"
             insert_events(connection, [Event(name, detail)], row.submission_id, row.message_id, at)

@@ -105,7 +105,7 @@ class DirectAmong:
         return made
 
 
-def execute(connection: Connection, text: str, values: Any, *, many: bool = False) -> Any:
+def execute(connection: Connection, text: str, values: Any = (), *, many: bool = False) -> Any:
     """Run a text in the connection's transaction, by the driver; its cursor. Raises what SQLAlchemy would."""
     if not connection.in_transaction():
         connection.begin()
@@ -116,11 +116,11 @@ def execute(connection: Connection, text: str, values: Any, *, many: bool = Fals
         else:
             cursor.execute(text, values)
     except Exception as error:
-        raise _as_sqlalchemy(connection, text, error) from error
+        raise as_sqlalchemy(connection, text, error) from error
     return cursor
 
 
-def _as_sqlalchemy(connection: Connection, text: str, error: Exception) -> BaseException:
+def as_sqlalchemy(connection: Connection, text: str, error: Exception) -> BaseException:
     """What SQLAlchemy makes of a driver's error; after one that ended a connection, none of its time is used again."""
     dialect = connection.dialect
     if not isinstance(error, dialect.loaded_dbapi.Error):

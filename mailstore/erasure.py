@@ -20,6 +20,7 @@ from mailstore.audit import insert_events
 from mailstore.core import batches
 from mailstore.folders import lock_folders
 from mailstore.model import ChangeKind, Event, NoSuchFolder, StoreError
+from mailstore.originals import take_originals_of
 from mailstore.sql import AnyRow, insert_missing
 from mailstore.tables import (
     accounts,
@@ -83,6 +84,7 @@ class ErasureVerbs(AccountVerbs, TransferVerbs):
                 return gone  # somebody else has just ended it
             ids = list(connection.execute(select(folders.c.id).where(folders.c.account_id == account.id)).scalars())
             gone += self._erase_folders(connection, ids)
+            self._discard_unreferenced(connection, take_originals_of(connection, address))
             _erase_rows(connection, row, at)
             detail = {"mailbox": address, "kind": account.kind.value, "messages": str(gone)}
             insert_events(connection, [Event("account.erased", detail)], "", "", at)

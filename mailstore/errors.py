@@ -33,3 +33,7 @@ class MessageTooLarge(StoreError):
 
 class StoreUnavailable(StoreError):
     """Database locked, damaged or out of space: nothing was written, try again later."""
+
+
+class SeveralMailboxes(StoreError):
+    """A person has several mailboxes and did not say which."""

@@ -27,6 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from mailstore.core import Core
+from mailstore.doings import Doer, trace_doing
 from mailstore.model import ChangeKind, Folder, FolderExists, NoSuchFolder, StoreError
 from mailstore.names import DELIMITER, Names, canonical_name, checked_name
 from mailstore.sql import AnyRow, insert_missing
@@ -85,8 +86,9 @@ class FolderVerbs(Core):
         names = [DELIMITER.join(levels[:depth]) for depth in range(len(levels), 0, -1)]
         return [self._names.digest(account_id, one) for one in (*names, "INBOX")]
 
-    def delete_folder(self, account_id: int, name: str) -> None:
-        """Delete a folder and its messages; inferior names stay. Raises NoSuchFolder, StoreError for INBOX."""
+    def delete_folder(self, account_id: int, name: str, *, doer: Doer | None = None) -> None:
+        """Delete a folder and its messages; inferior names stay. With a `doer`, the audit trail names each message. Raises
+        NoSuchFolder, StoreError for INBOX."""
         name = canonical_name(name)
         if name == "INBOX":
             raise StoreError("INBOX ne peut pas être supprimée. / INBOX cannot be deleted.")
@@ -94,11 +96,13 @@ class FolderVerbs(Core):
             connection = changing.connection
             folder_id = find_folder(connection, self._names, account_id, name)
             lock_folders(connection, [folder_id])
-            blobs = connection.execute(select(messages.c.blob).where(messages.c.folder_id == folder_id)).scalars().all()
+            inside = select(messages.c.uid, messages.c.blob).where(messages.c.folder_id == folder_id)
+            rows = connection.execute(inside.order_by(messages.c.uid)).all()
+            trace_doing(connection, doer, "message.expunged", folder_id, rows)
             for table in (messages, expunged, seen_by, acl):
                 connection.execute(delete(table).where(table.c.folder_id == folder_id))
             connection.execute(delete(folders).where(folders.c.id == folder_id))
-            self._discard_unreferenced(connection, blobs)
+            self._discard_unreferenced(connection, [row.blob for row in rows])
             changing.touch(ChangeKind.FOLDER, [folder_id])
 
     def rename_folder(self, account_id: int, old: str, new: str) -> None:

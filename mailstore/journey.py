@@ -35,6 +35,7 @@ from mailstore.model import (
     Content,
     DeliveryState,
     DepositState,
+    Direction,
     Event,
     LocalDelivery,
     NewDeposit,
@@ -45,7 +46,7 @@ from mailstore.model import (
 )
 from mailstore.quotas import check_quota
 from mailstore.receipts import insert_receipts
-from mailstore.tables import deposits, outgoing, submissions
+from mailstore.tables import deposit_originals, deposits, outgoing, submissions
 from mailstore.threads import Links, join_threads
 
 _ATTEMPTS = 3
@@ -163,7 +164,11 @@ class JourneyVerbs(Arrivals):
         for draft in drafts:
             acceptance = draft.acceptance
             local = dict.fromkeys(one.content for one in acceptance.local)
-            others = (*(copy.content for copy in acceptance.outgoing), *(new.content for new in acceptance.deposits))
+            others = (
+                *(copy.content for copy in acceptance.outgoing),
+                *(new.content for new in acceptance.deposits),
+                *(new.original for new in acceptance.deposits if new.original),
+            )
             draft.summaries = {content: self._summary_of(content) for content in local}
             draft.links = {content: self._links(content) for content in local}
             for content in dict.fromkeys((*local, *others)):
@@ -301,10 +306,7 @@ class JourneyVerbs(Arrivals):
             state = DepositState.NEEDS_ATTENTION
             reason = " ; ".join(filter(None, [reason, CONFLICT]))
             event = Event("deposit.conflict", {"deposit": str(known[0].id), "unique_id": unique_id})
-        blob = draft.blobs[new.content]
-        if blob not in draft.used:
-            draft.used.add(blob)
-            self._insert_content(connection, blob, _size(new.content), None)
+        blob = self._kept(connection, draft, new.content)
         row = {
             "submission_id": draft.submission_id,
             "message_id": clean_message_id(draft.acceptance.message_id),
@@ -321,8 +323,21 @@ class JourneyVerbs(Arrivals):
             "submission_set_id": "",
         }
         statement = insert(deposits).values(row).returning(deposits.c.id)
-        touched.deposits.append(connection.execute(statement).scalar_one())
+        number = connection.execute(statement).scalar_one()
+        touched.deposits.append(number)
+        if new.original:
+            kept = self._kept(connection, draft, new.original)
+            values = {"deposit_id": number, "mailbox": _mailbox(draft.acceptance), "blob": kept}
+            connection.execute(insert(deposit_originals).values(values))
         return event
+
+    def _kept(self, connection: Connection, draft: _Draft, content: bytes) -> str:
+        """The blob of a content that a deposit refers to; a message that holds it already shares it."""
+        blob = draft.blobs[content]
+        if blob not in draft.used:
+            draft.used.add(blob)
+            self._insert_content(connection, blob, _size(content), None)
+        return blob
 
     def _fingerprint(self, acceptance: Acceptance) -> bytes:
         """HMAC-SHA256 of the hand-over, each part preceded by its length so that no two hand-overs read alike."""
@@ -341,6 +356,13 @@ class JourneyVerbs(Arrivals):
         )
         whole = b"".join(piece for part in parts for piece in (len(part).to_bytes(8, "big"), part))
         return hmac.digest(self._fingerprint_key, b"acceptance\x00" + whole, hashlib.sha256)
+
+
+def _mailbox(acceptance: Acceptance) -> str:
+    """The mailbox of ours that a message is of: its sender's, or the one it came for."""
+    if acceptance.direction is Direction.SUBMISSION:
+        return clean(acceptance.mail_from, 998)
+    return clean(acceptance.recipients[0] if acceptance.recipients else "", 998)
 
 
 def _size(content: Content) -> int:

@@ -41,7 +41,7 @@ class Keys:
     def check_current(self, connection: Connection) -> None:
         """To be called in each write: refuse to seal under keys that were replaced since this process opened the store.
         Raises StoreUnavailable."""
-        if execute(connection, _NEWEST, ()).fetchone()[0] != self.generation:
+        if execute(connection, _NEWEST).fetchone()[0] != self.generation:
             raise StoreUnavailable(
                 "Les clés de la messagerie ont changé : redémarrer ce service. / The store's keys were rotated: restart "
                 "this service."

@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, select, update
 
 from mailstore.arrivals import Arrivals, mark_seen, summary_aad
 from mailstore.core import BATCH, batches
+from mailstore.direct import Direct, DirectAmong, Row
 from mailstore.flags import DELETED, SEEN, apply, from_text, normalise, to_text
 from mailstore.folders import FolderVerbs, lock_folders, no_such_folder
 from mailstore.mailbox import Details, email_id
@@ -25,6 +26,13 @@ from mailstore.tables import contents, folders, messages, seen_by
 from mailstore.views import COLUMNS, head, read_changes, to_change
 
 _RUN = 64  # UIDs asked for one by one below this; a longer run is read as a range
+_SUMMARIES = (
+    select(messages.c.uid, messages.c.blob, contents.c.sealed_summary)
+    .join(contents, contents.c.blob == messages.c.blob)
+    .where(messages.c.folder_id == bindparam("folder"))
+)
+_SUMMARIES_IN = Direct(_SUMMARIES.where(messages.c.uid.between(bindparam("first"), bindparam("last"))))
+_SUMMARIES_OF = DirectAmong(lambda uids: _SUMMARIES.where(messages.c.uid.in_(uids)))
 
 
 class MessageVerbs(Arrivals, FolderVerbs):
@@ -137,16 +145,15 @@ class MessageVerbs(Arrivals, FolderVerbs):
 
     def summaries(self, folder_id: int, uids: Sequence[int]) -> dict[int, bytes]:
         """The opaque index values of messages, by UID. Raises SealBroken when one was altered."""
-        columns = (messages.c.uid, messages.c.blob, contents.c.sealed_summary)
-        statement = select(*columns).join(contents, contents.c.blob == messages.c.blob)
-        unseal = self._fields.unseal
+        runs, single = runs_of(uids)
+        found: list[Row] = []
         with self._db.read() as connection:
-            return {
-                uid: unseal(sealed, summary_aad(blob))
-                for condition in ranges(folder_id, uids)
-                for uid, blob, sealed in connection.execute(statement.where(*condition))
-                if sealed is not None
-            }
+            for first, last in runs:
+                found += _SUMMARIES_IN.all(connection, {"folder": folder_id, "first": first, "last": last})
+            found += _SUMMARIES_OF.all(connection, {"folder": folder_id}, single)
+        found = [row for row in found if row[2] is not None]
+        values = self._fields.unseal_all([(sealed, summary_aad(blob)) for _, blob, sealed in found])
+        return dict(zip([row[0] for row in found], values, strict=True))
 
     def put_summaries(self, summaries: Mapping[str, bytes]) -> None:
         """Replace the index values of contents, by blob, when the caller makes them otherwise than before."""
@@ -236,20 +243,31 @@ def forget_seen(connection: Connection, folder_id: int, uids: Sequence[int], vie
 
 def ranges(folder_id: int, uids: Iterable[int]) -> list[tuple[ColumnElement[bool], ...]]:
     """Conditions that together name exactly these UIDs of a folder: long runs as ranges, the rest in lists."""
-    conditions: list[tuple[ColumnElement[bool], ...]] = []
     here = messages.c.folder_id == folder_id
+    runs, single = runs_of(uids)
+    conditions: list[tuple[ColumnElement[bool], ...]]
+    conditions = [(here, messages.c.uid.between(first, last)) for first, last in runs]
+    conditions.extend((here, messages.c.uid.in_(batch)) for batch in batches(single, BATCH))
+    return conditions
+
+
+def runs_of(uids: Iterable[int]) -> tuple[list[tuple[int, int]], list[int]]:
+    """The long runs among these UIDs, as first and last, and the others."""
+    runs: list[tuple[int, int]] = []
     single: list[int] = []
     for first, last in _runs(sorted(set(uids))):
         if last - first + 1 < _RUN:
             single.extend(range(first, last + 1))
         else:
-            conditions.append((here, messages.c.uid.between(first, last)))
-    conditions.extend((here, messages.c.uid.in_(batch)) for batch in batches(single, BATCH))
-    return conditions
+            runs.append((first, last))
+    return runs, single
 
 
 def _runs(uids: Sequence[int]) -> Iterable[tuple[int, int]]:
     """Consecutive UIDs as first and last."""
+    if uids and uids[-1] - uids[0] + 1 == len(uids):
+        yield uids[0], uids[-1]
+        return
     start = 0
     for place in range(1, len(uids) + 1):
         if place == len(uids) or uids[place] != uids[place - 1] + 1:

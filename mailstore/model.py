@@ -16,6 +16,7 @@ from mailstore.errors import MessageTooLarge as MessageTooLarge
 from mailstore.errors import NoSuchFolder as NoSuchFolder
 from mailstore.errors import NoSuchMessage as NoSuchMessage
 from mailstore.errors import OverQuota as OverQuota
+from mailstore.errors import SeveralMailboxes as SeveralMailboxes
 from mailstore.errors import StoreError as StoreError
 from mailstore.errors import StoreUnavailable as StoreUnavailable
 from mailstore.keyvalues import KeyRecord as KeyRecord
@@ -190,7 +191,8 @@ class DepositState(StrEnum):
 @dataclass(frozen=True, slots=True)
 class NewDeposit:
     """A clinical document found in a message. `content` are the exact bytes of the CDA; `context` is what the bridge
-    needs to deposit it (sender, structure), opaque to the store and sealed at rest."""
+    needs to deposit it (sender, structure), opaque to the store and sealed at rest. `original` is the whole message to give
+    back with the receipt, b"" for none: it is kept until that is told."""
 
     unique_id: str
     sha1: str
@@ -198,6 +200,7 @@ class NewDeposit:
     context: bytes
     state: DepositState = DepositState.READY
     reason: str = ""
+    original: bytes = field(default=b"", repr=False)
 
 
 class ReceiptKind(StrEnum):

@@ -13,12 +13,13 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, insert, null, or_, select, update
 
-from mailstore.audit import insert_events
+from mailstore.audit import insert_all_events, insert_events
 from mailstore.core import Core, clean
+from mailstore.direct import Direct, DirectAmong
 from mailstore.model import (
     Attempt,
     ChangeKind,
@@ -38,6 +39,53 @@ _EVENTS = {
     DeliveryState.QUEUED: "outgoing.deferred",
 }
 DISPLAY_LIMIT = 10_000
+
+# Worded once: each message that leaves costs these.
+_HELD = DirectAmong(
+    lambda among: (
+        select(
+            outgoing.c.id,
+            outgoing.c.submission_id,
+            outgoing.c.message_id,
+            outgoing.c.recipient,
+            outgoing.c.attempts,
+            outgoing.c.blob,
+        )
+        .where(
+            outgoing.c.id.in_(among),
+            outgoing.c.lease_owner == bindparam("owner"),
+            outgoing.c.state == DeliveryState.QUEUED.value,
+        )
+        .with_for_update()
+    )
+)
+_SETTLED = {
+    "state": bindparam("new_state"),
+    "reply": bindparam("new_reply"),
+    "lease_owner": "",
+    "lease_until": null(),
+}
+_END = Direct(
+    update(outgoing)
+    .where(outgoing.c.id == bindparam("row"))
+    .values(**_SETTLED, next_attempt_at=null(), blob=null(), settled_at=bindparam("at"))
+)
+_DEFER = Direct(
+    update(outgoing).where(outgoing.c.id == bindparam("row")).values(**_SETTLED, next_attempt_at=bindparam("next"))
+)
+_TELL_DELAY = Direct(update(outgoing).where(outgoing.c.id == bindparam("row")).values(delay_told_at=bindparam("at")))
+_INSERT_ATTEMPT = Direct(insert(attempts).inline(), "outgoing_id", "at", "number", "reply", "detail")
+
+
+class _Held(NamedTuple):
+    """A leased row, as far as its settlement goes."""
+
+    id: int
+    submission_id: str
+    message_id: str
+    recipient: str
+    attempts: int
+    blob: str
 
 
 class QueueVerbs(Core):
@@ -80,14 +128,8 @@ class QueueVerbs(Core):
         wanted = dict(results)
         with self._changing() as changing:
             connection = changing.connection
-            statement = select(outgoing).where(
-                outgoing.c.id.in_(list(wanted)),
-                outgoing.c.lease_owner == (owner or None),
-                outgoing.c.state == DeliveryState.QUEUED.value,
-            )
-            rows = connection.execute(statement.with_for_update()).all()
-            for row in rows:
-                self._settle(connection, row, wanted[row.id], at)
+            rows = [_Held(*row) for row in _HELD.all(connection, {"owner": owner or None}, sorted(wanted))]
+            self._write_results(connection, [(row, wanted[row.id]) for row in rows], at)
             gone = [row.blob for row in rows if wanted[row.id].state is not DeliveryState.QUEUED]
             if gone:
                 self._discard_unreferenced(connection, gone)
@@ -95,27 +137,26 @@ class QueueVerbs(Core):
             changing.touch(ChangeKind.QUEUE, sorted(held))
         return [row_id for row_id in wanted if row_id not in held]
 
-    def _settle(self, connection: Connection, row: AnyRow, settlement: Settlement, at: datetime) -> None:
-        deferred = settlement.state is DeliveryState.QUEUED
-        reply = clean(settlement.reply, 2000)
-        values: dict[str, Any] = {
-            "state": settlement.state.value,
-            "reply": reply,
-            "lease_owner": "",
-            "lease_until": None,
-            "next_attempt_at": settlement.next_attempt_at if deferred else None,
-        }
-        if settlement.delay_told:
-            values["delay_told_at"] = at
-        if not deferred:
-            values |= {"blob": None, "settled_at": at}
-        connection.execute(update(outgoing).where(outgoing.c.id == row.id).values(values))
-        evidence = {clean(key, 64): clean(str(value), 500) for key, value in settlement.detail.items()}
-        history = {"outgoing_id": row.id, "at": at, "number": row.attempts, "reply": reply}
-        connection.execute(insert(attempts).values(**history, detail=json.dumps(evidence, ensure_ascii=False)))
-        detail = {**evidence, "recipient": row.recipient, "attempt": str(row.attempts), "reply": settlement.reply}
-        event = Event(_EVENTS[settlement.state], detail)
-        insert_events(connection, [event], row.submission_id, row.message_id, at)
+    def _write_results(self, connection: Connection, results: Sequence[tuple[_Held, Settlement]], at: datetime) -> None:
+        """What becomes of the rows, their history and their audit events: a statement for all rows alike."""
+        final, deferred, history, told = [], [], [], []
+        for row, settlement in results:
+            reply = clean(settlement.reply, 2000)
+            values = {"row": row.id, "new_state": settlement.state.value, "new_reply": reply, "at": at}
+            if settlement.state is DeliveryState.QUEUED:
+                deferred.append({**values, "next": settlement.next_attempt_at})
+            else:
+                final.append(values)
+            evidence = {clean(key, 64): clean(str(value), 500) for key, value in settlement.detail.items()}
+            detail = json.dumps(evidence, ensure_ascii=False)
+            history.append({"outgoing_id": row.id, "at": at, "number": row.attempts, "reply": reply, "detail": detail})
+            known = {**evidence, "recipient": row.recipient, "attempt": str(row.attempts), "reply": settlement.reply}
+            told.append((row.submission_id, row.message_id, [Event(_EVENTS[settlement.state], known)]))
+        _END.run(connection, final)
+        _DEFER.run(connection, deferred)
+        _TELL_DELAY.run(connection, [{"row": row.id, "at": at} for row, one in results if one.delay_told])
+        _INSERT_ATTEMPT.run(connection, history)
+        insert_all_events(connection, told, at)
 
     def give_back(self, owner: str, row_ids: Collection[int]) -> None:
         """End the leases on rows that were taken and not tried: as if they had never been leased."""

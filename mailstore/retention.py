@@ -13,6 +13,7 @@ from sqlalchemy import delete, func, select
 
 from mailstore.audit import AuditVerbs
 from mailstore.core import BATCH, batches
+from mailstore.doings import Doer
 from mailstore.model import Event, NoSuchFolder
 from mailstore.search import SearchVerbs
 from mailstore.tables import accounts, audit, folders, messages
@@ -43,10 +44,10 @@ class RetentionVerbs(TransferVerbs, SearchVerbs, AuditVerbs):
         old = select(messages.c.uid).where(messages.c.folder_id == folder_id, saved < limit).order_by(messages.c.uid)
         with self._db.read() as connection:
             uids = list(connection.execute(old).scalars())
-        gone = 0
+        gone, doer = 0, Doer("retention", "", at)
         for batch in batches(uids, BATCH):
             try:
-                gone += len(self.expunge(folder_id, batch))
+                gone += len(self.expunge(folder_id, batch, doer=doer))
             except NoSuchFolder:
                 break
         if gone:

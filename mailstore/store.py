@@ -27,6 +27,7 @@ from mailstore.keys import KeyVerbs
 from mailstore.leases import LeaseVerbs
 from mailstore.logins import LoginVerbs
 from mailstore.model import StoreError
+from mailstore.originals import OriginalVerbs
 from mailstore.policies import PolicyVerbs
 from mailstore.queue import QueueVerbs
 from mailstore.quotas import QuotaVerbs
@@ -65,6 +66,7 @@ class Store(
     SpoolVerbs,
     DepositVerbs,
     DepositLeaseVerbs,
+    OriginalVerbs,
     LeaseVerbs,
     AuditVerbs,
     SecretVerbs,

@@ -24,7 +24,16 @@ from mailstore.tables_accounts import (
     scram_verifiers,
     send_codes,
 )
-from mailstore.tables_journey import attempts, audit, deposits, feed, outgoing, receipts, submissions
+from mailstore.tables_journey import (
+    attempts,
+    audit,
+    deposit_originals,
+    deposits,
+    feed,
+    outgoing,
+    receipts,
+    submissions,
+)
 from mailstore.tables_keys import custodians, keyring, meta, stored_keys
 from mailstore.tables_mail import (
     acl,
@@ -53,6 +62,7 @@ __all__ = [
     "contents",
     "custodians",
     "delegations",
+    "deposit_originals",
     "deposits",
     "discarded",
     "erased_accounts",

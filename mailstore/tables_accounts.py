@@ -25,6 +25,7 @@ accounts = numbered(
     Column("last_login_at", Moment),
     Column("last_login_service", String(16)),
     Column("last_login_source", String(64)),
+    Index("ix_accounts_national_id", "national_id"),
 )
 
 app_passwords = numbered(

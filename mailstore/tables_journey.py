@@ -102,6 +102,16 @@ deposits = numbered(
     Index("ix_deposits_blob", "blob"),
 )
 
+deposit_originals = Table(
+    "deposit_originals",
+    metadata,
+    Column("deposit_id", BigId, ForeignKey("deposits.id"), primary_key=True),
+    Column("mailbox", Text, nullable=False),
+    Column("blob", String(32), ForeignKey("contents.blob"), nullable=False),
+    Index("ix_deposit_originals_blob", "blob"),
+    Index("ix_deposit_originals_mailbox", "mailbox"),
+)
+
 audit = numbered(
     "audit",
     Column("at", Moment, nullable=False),

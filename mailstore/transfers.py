@@ -14,6 +14,7 @@ from sqlalchemy import Connection, delete, insert, select
 
 from mailstore.arrivals import Prepared, mark_seen
 from mailstore.core import Transaction
+from mailstore.doings import Doer, trace_doing
 from mailstore.flags import DELETED, SEEN, from_text
 from mailstore.folders import lock_folders, no_such_folder
 from mailstore.mailbox import NewMessage
@@ -29,9 +30,9 @@ from mailstore.views import COLUMNS, head
 class TransferVerbs(MessageVerbs):
     """Verbs that take messages out of a folder or into another one."""
 
-    def expunge(self, folder_id: int, uids: Sequence[int] | None) -> list[int]:
+    def expunge(self, folder_id: int, uids: Sequence[int] | None, *, doer: Doer | None = None) -> list[int]:
         """Remove messages for good: those of `uids`, or with None all that carry `\\Deleted`. Returns the UIDs removed,
-        ascending. Raises NoSuchFolder."""
+        ascending. With a `doer`, here as in the other verbs, the audit trail tells. Raises NoSuchFolder."""
         with self._changing() as transaction:
             connection = transaction.connection
             lock_folders(connection, [folder_id])
@@ -42,6 +43,7 @@ class TransferVerbs(MessageVerbs):
                 rows: list[AnyRow] = [row for row in connection.execute(statement) if DELETED in from_text(row.flags)]
             else:
                 rows = read_rows(connection, folder_id, uids)
+            trace_doing(connection, doer, "message.expunged", folder_id, rows)
             self._remove(transaction, folder_id, rows)
             self._discard_unreferenced(connection, (row.blob for row in rows))
         return sorted(row.uid for row in rows)
@@ -54,10 +56,11 @@ class TransferVerbs(MessageVerbs):
         at: datetime,
         *,
         viewer: int | None = None,
+        doer: Doer | None = None,
     ) -> tuple[int, list[tuple[int, int]]]:
         """Copy messages, with flags and internal dates (RFC 9051 §6.4.7). Returns the target's UIDVALIDITY and the pairs
         (UID, UID of the copy). Raises NoSuchFolder, OverQuota, StoreError across mailboxes without a `viewer`."""
-        return self._transfer(folder_id, uids, target_folder_id, at, viewer, remove=False)
+        return self._transfer(folder_id, uids, target_folder_id, at, viewer, doer, remove=False)
 
     def move(
         self,
@@ -67,9 +70,10 @@ class TransferVerbs(MessageVerbs):
         at: datetime,
         *,
         viewer: int | None = None,
+        doer: Doer | None = None,
     ) -> tuple[int, list[tuple[int, int]]]:
         """As `copy`, and the originals are expunged in the same transaction (RFC 6851)."""
-        return self._transfer(folder_id, uids, target_folder_id, at, viewer, remove=True)
+        return self._transfer(folder_id, uids, target_folder_id, at, viewer, doer, remove=True)
 
     def replace(
         self,
@@ -81,6 +85,7 @@ class TransferVerbs(MessageVerbs):
         at: datetime,
         *,
         viewer: int | None = None,
+        doer: Doer | None = None,
     ) -> tuple[int, int]:
         """Add a message to a folder and expunge the one it replaces (RFC 8508). Returns UIDVALIDITY and the new UID.
         Raises NoSuchMessage when the old one is gone, and as `append_messages`; nothing is done then."""
@@ -93,6 +98,7 @@ class TransferVerbs(MessageVerbs):
             rows = read_rows(connection, folder_id, [uid])
             if not rows:
                 raise NoSuchMessage("Ce message n'existe plus. / This message no longer exists.")
+            trace_doing(connection, doer, "message.expunged", folder_id, rows)
             self._remove(transaction, folder_id, rows)
             (new_uid,) = self._add(transaction, target_id, account_id, prepared, at, viewer)
             self._discard_unreferenced(connection, [rows[0].blob])
@@ -107,6 +113,7 @@ class TransferVerbs(MessageVerbs):
         target_id: int,
         at: datetime,
         viewer: int | None,
+        doer: Doer | None,
         *,
         remove: bool,
     ) -> tuple[int, list[tuple[int, int]]]:
@@ -122,6 +129,10 @@ class TransferVerbs(MessageVerbs):
                 return target.uid_validity, []
             old_uids = [row.uid for row in rows]
             new_uids = self._copies(connection, source, target, rows, threads, at, viewer)
+            name = "message.moved" if remove else "message.copied"
+            trace_doing(
+                connection, doer, name, folder_id, rows, (target_id, dict(zip(old_uids, new_uids, strict=True)))
+            )
             transaction.touch(ChangeKind.FOLDER, sorted({folder_id, target_id}) if remove else [target_id])
             if remove:
                 self._remove(transaction, folder_id, rows)

@@ -13,6 +13,7 @@ class Protected:
     """A message ready to leave.
 
     `clear` is the clear message without its send code, for the bridge (empty when the sender had encrypted it).
+    `original` is the whole message as it was handed in, signature included, without its send code (empty likewise).
     `confirmation` is a message for the sender's own mailbox, empty when none is wanted.
     `local` gives, for each recipient whose mailbox is here, the bytes to deliver; `copies` what leaves for the others.
     """
@@ -22,6 +23,7 @@ class Protected:
     copies: tuple[OutgoingCopy, ...]
     events: tuple[Event, ...] = ()
     confirmation: bytes = b""
+    original: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -245,7 +245,7 @@ class Protector:
         note = b""
         if told:
             note = confirmation(case.raw, event, case.sender, tuple(found.certificates), found.without, case.at)
-        return Protected(clear, local, copies, (event, done), note)
+        return Protected(clear, local, copies, (event, done), note, case.raw)
 
     def _as_is(self, raw: bytes, recipients: Sequence[str]) -> Protected:
         """Encrypted by the sender: nothing can be looked at, and nothing is changed."""

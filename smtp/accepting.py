@@ -29,7 +29,7 @@ class Acceptor:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._together: Together[Prepare, list[Accepted]] = Together(self._work, GROUP)
+        self._together: Together[Prepare, list[Accepted]] = Together(self._work, GROUP, at_once=3)
 
     async def prepared(self, prepare: Prepare) -> list[Accepted]:
         """The answers to what `prepare` makes, in its order. Raises what it raises, or the first refusal of the store: the

@@ -11,7 +11,8 @@ import asyncio
 import base64
 import re
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -290,11 +291,8 @@ class SmtpClient:
                 answers.append(await self.command(command) if answers[0].ok else answers[0])
             return answers
         await self._write("".join(f"{_checked(command)}\r\n" for command in commands).encode() + after)
-        last = len(commands) - 1 if after else len(commands)
-        return [
-            await self._answer(self._patience.command if at < last else self._patience.data_end)
-            for at in range(len(commands))
-        ]
+        async with self._limited(self._patience.data_end if after else self._patience.command):
+            return [await self._reply() for _ in commands]
 
     async def _data(self, message: Outgoing) -> Answer:
         """A dot-stuffed block (RFC 5321 §4.5.2), whatever the pieces."""
@@ -335,18 +333,27 @@ class SmtpClient:
             raise ClientError(f"connection lost: {type(error).__name__}") from error
 
     async def _answer(self, seconds: float) -> Answer:
-        lines: list[str] = []
+        async with self._limited(seconds):
+            return await self._reply()
+
+    @asynccontextmanager
+    async def _limited(self, seconds: float) -> AsyncIterator[None]:
+        """Replies must come within `seconds`. Raises ClientError."""
         try:
             async with asyncio.timeout(seconds):
-                while True:
-                    match = _REPLY.fullmatch(await self._reader.reply_line())
-                    if match is None or len(lines) >= _MAX_LINES:
-                        raise ClientError("not an SMTP reply")
-                    lines.append((match[3] or b"").decode("ascii", "replace"))
-                    if match[2] != b"-":
-                        break
+                yield
         except (OSError, TimeoutError) as error:
             raise ClientError(f"no reply: {type(error).__name__}") from error
+
+    async def _reply(self) -> Answer:
+        lines: list[str] = []
+        while True:
+            match = _REPLY.fullmatch(await self._reader.reply_line())
+            if match is None or len(lines) >= _MAX_LINES:
+                raise ClientError("not an SMTP reply")
+            lines.append((match[3] or b"").decode("ascii", "replace"))
+            if match[2] != b"-":
+                break
         self._last_lines = lines
         enhanced = _ENHANCED.match(lines[0])
         code = enhanced[1] if enhanced else ""

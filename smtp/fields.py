@@ -39,12 +39,10 @@ def rfc5322_date(at: datetime) -> str:
     return format_datetime(at)
 
 
-def _named(raw: bytes, name: str) -> list[mime.Field]:
-    """Every field called `name` of the whole header: none hides behind padding."""
+def _named(raw: bytes, name: str) -> list[str]:
+    """The text of every field called `name` of the whole header: none hides behind padding."""
     last, _ = mime.header_end(raw)
-    if name.encode("ascii") not in raw[:last].lower():
-        return []
-    return [field for field in mime.iter_fields(raw, 0, last) if field.name.lower().strip() == name]
+    return mime.values_of(raw[:last], name)
 
 
 def message_id(raw: bytes) -> str | None:
@@ -52,23 +50,23 @@ def message_id(raw: bytes) -> str | None:
     found = _named(raw, "message-id")
     if len(found) != 1:
         return None
-    match = _MESSAGE_ID.fullmatch(found[0].text)
+    match = _MESSAGE_ID.fullmatch(found[0])
     return match.group() if match else None
 
 
 def addresses_of(raw: bytes, name: str) -> list[str]:
     """Every address of every field of this name, lower case."""
-    return [address for field in _named(raw, name) for _, address in mime.addresses(field.text)]
+    return [address for text in _named(raw, name) for _, address in mime.addresses(text)]
 
 
 def from_addresses(raw: bytes) -> list[str]:
     """Every address of every From field, lower case; read before encoded words are decoded (RFC 2047 §6.2)."""
-    return [address for field in _named(raw, "from") for _, address in mime.addresses(field.text)]
+    return [address for text in _named(raw, "from") for _, address in mime.addresses(text)]
 
 
 def from_mailboxes(raw: bytes) -> list[tuple[str, str]]:
     """(display name, address) of each mailbox of every From field."""
-    return [one for field in _named(raw, "from") for one in mime.addresses(field.text)]
+    return [one for text in _named(raw, "from") for one in mime.addresses(text)]
 
 
 def has(raw: bytes, name: str) -> bool:
@@ -81,8 +79,8 @@ def authors_are(raw: bytes, allowed: Collection[str]) -> bool:
     authors, senders, answers = _named(raw, "from"), _named(raw, "sender"), _named(raw, "reply-to")
     if len(authors) != 1 or len(senders) > 1 or len(answers) > 1:
         return False
-    single = all(_names_only(field.text, allowed) for field in (*authors, *senders))
-    return single and all(_names_only(field.text, allowed, several=True) for field in answers)
+    single = all(_names_only(text, allowed) for text in (*authors, *senders))
+    return single and all(_names_only(text, allowed, several=True) for text in answers)
 
 
 def author_is(raw: bytes, address: str) -> bool:
@@ -93,7 +91,7 @@ def author_is(raw: bytes, address: str) -> bool:
 def mes_is_fit(raw: bytes) -> bool:
     """True when X-MSS-MES, if there, is the one value it can have (ECO.2.2.8)."""
     found = _named(raw, "x-mss-mes")
-    return not found or (len(found) == 1 and found[0].text.strip() == "FIN")
+    return not found or (len(found) == 1 and found[0].strip() == "FIN")
 
 
 def fit_lines(raw: bytes) -> bytes:

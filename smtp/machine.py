@@ -28,6 +28,9 @@ class Body(StrEnum):
     BINARY = "BINARYMIME"
 
 
+_BODIES = frozenset(one.value for one in Body)
+
+
 @dataclass(frozen=True, slots=True)
 class MailOptions:
     """Parameters of MAIL. `size` in octets, 0 when not said; `ret` is FULL, HDRS or "" (RFC 3461 §4.3)."""
@@ -270,11 +273,7 @@ class Machine:
             raise SmtpRefusal(replies.TOO_BIG)
         body = (parameters.pop("BODY", Body.SEVEN.value) or "").upper()
         ret = parameters.pop("RET", "")
-        if (
-            body not in {one.value for one in Body}
-            or ret is None
-            or (ret or "none").upper() not in ("FULL", "HDRS", "NONE")
-        ):
+        if body not in _BODIES or ret is None or (ret or "none").upper() not in ("FULL", "HDRS", "NONE"):
             raise SmtpRefusal(replies.BAD_SYNTAX)
         envelope_id = parameters.pop("ENVID", "")
         if envelope_id is None or len(envelope_id) > 100 or not grammar.is_xtext(envelope_id):

@@ -5,6 +5,9 @@ Several processes may serve one operator: counters add up, connections too, the 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
+
 from prometheus_client import Counter, Gauge, Histogram
 
 CONNECTIONS = Gauge("caducee_smtp_connections", "Open connections", ["service"], multiprocess_mode="livesum")
@@ -29,3 +32,18 @@ QUEUE = Gauge(
     multiprocess_mode="livemostrecent",
 )
 ERRORS = Counter("caducee_smtp_unexpected_errors_total", "Errors that this program did not foresee")
+
+
+@dataclass(frozen=True, slots=True)
+class Taking:
+    """What is counted of every message that a service takes."""
+
+    accepted: Counter
+    octets: Counter
+    seconds: Histogram
+
+
+@lru_cache
+def taking(service: str) -> Taking:
+    """The counters of a service, found once: looking for them costs more than counting."""
+    return Taking(ACCEPTED.labels(service), ACCEPTED_OCTETS.labels(service), ACCEPTING.labels(service))

@@ -288,11 +288,14 @@ class Reception:
                 raw = fields.fit_lines(raw)
             except ValueError:
                 raise SmtpRefusal(replies.NO_CONVERSION) from None
+        came = raw
         raw = fields.cleaned(raw, keep_send_code=False)
         opened = services.protector.open(raw, recipient=account, sender=sender, at=now)
         deposits: tuple[NewDeposit, ...] = ()
         if opened.clear is not None:
-            deposits = services.planner.plan_received(opened.clear, recipient=account, at=now)
+            deposits = services.planner.plan_received(
+                opened.clear, recipient=account, at=now, mail_from=sender, original=lambda: came
+            )
         return on_top(opened.content, opened.results), opened.events, deposits
 
     def _tell(self, transaction: Transaction, received: Received, submission_id: str, message_id: str) -> None:

@@ -218,7 +218,8 @@ ALL: tuple[Reply, ...] = tuple(value for value in dict(globals()).values() if is
 
 def accepted(submission_id: str) -> Reply:
     """The success of DATA; said only once the store has committed."""
-    return Reply(250, "2.0.0", f"accepté {submission_id}", f"accepted {submission_id}")
+    # Each is said once: without accents already, or every message would have them taken off anew.
+    return Reply(250, "2.0.0", f"accepte {submission_id}", f"accepted {submission_id}")
 
 
 def syntax(usage: str) -> Reply:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 
@@ -23,7 +25,6 @@ from mailstore import (
     Leased,
     NoSuchMessage,
     Settlement,
-    Store,
     StoreChange,
     StoreError,
 )
@@ -35,11 +36,18 @@ from smtp.notices import Kind
 from smtp.outgoing import Outgoing
 from smtp.services import Services, in_thread
 from smtp.settling import Settler, Telling, tell_silences
+from smtp.together import Together
 
 log = structlog.get_logger()
 _LEASE_MARGIN = timedelta(seconds=30)
 _BACKLOG = 25
 """Messages that keep one connection busy."""
+UNSETTLED = 4
+"""Messages of one connection that were handed over and are not settled yet: the peer takes the next ones meanwhile. A crash
+then repeats these, as it repeated one; a peer of this kind knows them again by their fingerprint."""
+_ROUND_EVERY = 0.05
+"""Seconds between two looks at the queue, however often it changes."""
+_READ_TOGETHER = 20
 _DAMAGED = Answer(554, "5.3.0", "contenu illisible ici, a renvoyer / content unreadable here, send it again")
 
 
@@ -74,7 +82,7 @@ class _Job:
 class _Lane:
     """What waits for one domain by one route, and who serves it."""
 
-    jobs: list[_Job]
+    jobs: deque[_Job]
     workers: int = 0
 
 
@@ -102,6 +110,7 @@ class Sender:
         self._awake = asyncio.Event()
         self._stopping = False
         self._settler = Settler(services, owner)
+        self._reading: Together[str, bytes] = Together(self._read, _READ_TOGETHER)
 
     async def run(self) -> None:
         """Work until `stop`. Wakes on each change of the queue in this process, and when a row falls due."""
@@ -118,6 +127,7 @@ class Sender:
                 pause = await self._safe_round()
                 if pause > 0 and not self._stopping:
                     await self._wait(pause)
+                    await asyncio.sleep(0 if self._stopping else _ROUND_EVERY)
         finally:
             unsubscribe()
             await self._finish()
@@ -168,7 +178,7 @@ class Sender:
         rows = await in_thread(self._services.store.lease_outgoing, self._owner, now, settings.lease, settings.batch)
         for job in _grouped(rows):
             key = (job.domain, job.rows[0].route)
-            lane = self._lanes.setdefault(key, _Lane([]))
+            lane = self._lanes.setdefault(key, _Lane(deque()))
             lane.jobs.append(job)
             # One more connection when what waits would keep it busy.
             if lane.workers < settings.connections and len(lane.jobs) > _BACKLOG * lane.workers:
@@ -182,16 +192,22 @@ class Sender:
         """Deliver what waits for one domain, over one connection as long as it lasts."""
         domain, _ = key
         peer: Peer | None = None
+        settling: deque[asyncio.Task[None]] = deque()
         try:
             async with self._slots:
                 while lane.jobs and not self._stopping:
-                    job = lane.jobs.pop(0)
+                    job = lane.jobs.popleft()
                     try:
-                        peer = await self._deliver(job, peer)
+                        peer, settle = await self._deliver(job, peer)
                     except StoreError as error:
                         # The lease runs out and the row is taken again: nothing is lost, and the others are served.
                         log.error("content not readable", domain=domain, error=replies.describe(error))
+                        continue
+                    settling.append(asyncio.create_task(settle))
+                    while len(settling) > UNSETTLED:
+                        await settling.popleft()
         finally:
+            await asyncio.gather(*settling)
             lane.workers -= 1
             if not lane.workers:
                 self._lanes.pop(key, None)
@@ -210,18 +226,17 @@ class Sender:
         except StoreError as error:
             log.error("leases not given back", error=replies.describe(error))
 
-    async def _deliver(self, job: _Job, peer: Peer | None) -> Peer | None:
-        """Deliver one job and settle its rows; answers the connection when it can serve again."""
+    async def _deliver(self, job: _Job, peer: Peer | None) -> tuple[Peer | None, Coroutine[Any, Any, None]]:
+        """Deliver one job; answers the connection when it can serve again, and what settles the rows. Raises StoreError."""
         now = self._services.clock()
         rows = [row for row in job.rows if row.lease_until - now > _LEASE_MARGIN]
         if not rows:
-            return peer
+            return peer, _nothing()
         try:
-            message = await in_thread(_outgoing, self._services.store, job.blob)
+            message = await self._outgoing(job.blob)
         except (BlobDamaged, NoSuchMessage):
             # Trying again would not mend it: the sender must know, and send the message anew.
-            await self._settle([(row, _DAMAGED) for row in rows], job.blob, {"reason": "content damaged"})
-            return peer
+            return peer, self._settle([(row, _DAMAGED) for row in rows], job.blob, {"reason": "content damaged"})
         try:
             # Past its lease a row may be in another worker's hands: a slow peer must not get it twice.
             held = min(row.lease_until for row in rows) - _LEASE_MARGIN / 2 - now
@@ -242,8 +257,25 @@ class Sender:
                 peer.client.close()
             peer = None
         returns = peer is not None and "DSN" in peer.client.capabilities
-        await self._settle([(row, answers[row.recipient]) for row in rows], job.blob, detail, returns=returns)
-        return peer
+        results = [(row, answers[row.recipient]) for row in rows]
+        return peer, self._settle(results, job.blob, detail, returns=returns)
+
+    async def _outgoing(self, blob: str) -> Outgoing:
+        """The message to send, in memory when small. Raises StoreError."""
+        start = await self._reading.do(blob)
+        if len(start) <= IN_MEMORY:
+            return Outgoing.of(start)
+        return await in_thread(Outgoing.from_pieces, lambda: self._services.store.pieces(blob))
+
+    def _read(self, blobs: Sequence[str]) -> list[bytes | Exception]:
+        """The small contents whole, of the others a little more than is small. Blocking."""
+        found: list[bytes | Exception] = []
+        for blob in blobs:
+            try:
+                found.append(self._services.store.read_blob(blob, 0, IN_MEMORY + 1))
+            except StoreError as error:
+                found.append(error)
+        return found
 
     async def _settle(
         self,
@@ -303,11 +335,8 @@ class Sender:
         return whole * (0.75 + 0.25 * self._chance.random())
 
 
-def _outgoing(store: Store, blob: str) -> Outgoing:
-    """The message to send, in memory when small; blocking."""
-    if store.content_size(blob) <= IN_MEMORY:
-        return Outgoing.of(store.read_blob(blob))
-    return Outgoing.from_pieces(lambda: store.pieces(blob))
+async def _nothing() -> None:
+    """Nothing is to be settled."""
 
 
 def _broken(error: Exception) -> Answer:

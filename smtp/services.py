@@ -52,16 +52,28 @@ class DepositPlanner(Protocol):
         """The X-MSS-CODECDA and X-MSS-INS fields of the documents found (ECO.2.4.1, ECO.2.4.2), none without. Never raises."""
         ...
 
-    def plan(self, clear: bytes, *, sender: Account, at: datetime) -> tuple[NewDeposit, ...]:
-        """The deposits that a clear message calls for. Never raises."""
+    def plan(
+        self, clear: bytes, *, sender: Account, at: datetime, original: Callable[[], bytes] = ...
+    ) -> tuple[NewDeposit, ...]:
+        """The deposits that a clear message calls for; `original` gives what its sender handed in, without a send code, and
+        may block. Never raises."""
         ...
 
     def searches(self, recipient: Account) -> bool:
         """Whether messages received for this mailbox are searched for documents to deposit."""
         ...
 
-    def plan_received(self, clear: bytes, *, recipient: Account, at: datetime) -> tuple[NewDeposit, ...]:
-        """Those that a message received for a mailbox of ours calls for. Never raises."""
+    def plan_received(
+        self,
+        clear: bytes,
+        *,
+        recipient: Account,
+        at: datetime,
+        mail_from: str = ...,
+        original: Callable[[], bytes] = ...,
+    ) -> tuple[NewDeposit, ...]:
+        """Those that a message received for a mailbox of ours from `mail_from` calls for; `original` gives what came. Never
+        raises."""
         ...
 
 

@@ -368,7 +368,7 @@ class Shell(SMTP):
 
     async def _conclude(self, intake: Intake, failure: StoreError | None) -> None:
         """The message is whole: refuse it, or have the handler take it."""
-        transaction = self.transaction
+        transaction, taking = self.transaction, metrics.taking(self._handler.service)
         self._reset()
         try:
             if failure is not None:
@@ -381,11 +381,11 @@ class Shell(SMTP):
         finally:
             intake.abort()
         try:
-            with metrics.ACCEPTING.labels(self._handler.service).time():
+            with taking.seconds.time():
                 reply = await self._handler.message(self.talk, transaction, received)
         finally:
             if received.stored is not None:
                 await asyncio.to_thread(received.discard, self._setting.store)
-        metrics.ACCEPTED.labels(self._handler.service).inc()
-        metrics.ACCEPTED_OCTETS.labels(self._handler.service).inc(received.size)
+        taking.accepted.inc()
+        taking.octets.inc(received.size)
         await self.push(reply)

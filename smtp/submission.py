@@ -171,7 +171,15 @@ class Submission:
             events, deposits = protected.events, ()
             if protected.clear:
                 protected = await in_thread(self._labelled, protected)
-                deposits = await in_thread(services.planner.plan, protected.clear, sender=account, at=now)
+                # Untouched, it is given back as it came; otherwise a send code was taken out, which must not come back.
+                untouched, handed_in = protected.original == raw, protected.original
+                deposits = await in_thread(
+                    services.planner.plan,
+                    protected.clear,
+                    sender=account,
+                    at=now,
+                    original=lambda: received.whole(services.store) if untouched else handed_in,
+                )
         trace = fields.received(
             peer="",
             greeted="submission",

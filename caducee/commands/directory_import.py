@@ -28,9 +28,9 @@ from directory.importing import (
     apply_changes,
     difference,
     full_load,
+    update,
     write_state,
 )
-from directory.national import NationalDirectory
 from directory.tools import give_way
 
 FilesArgument = Annotated[
@@ -66,8 +66,9 @@ def import_files(
 ) -> None:
     """Importe l'extraction nationale / import the national extraction.
 
-    Par défaut, la différence avec l'annuaire est appliquée fiche par fiche. Les recherches continuent pendant l'import.
-    By default the difference is applied entry by entry. Look-ups go on meanwhile.
+    Par défaut, seule la différence avec l'annuaire est appliquée ; une grande l'est sur une copie, servie ensuite d'un coup.
+    Les recherches continuent pendant l'import. By default only the difference is applied; a large one on a copy, which is
+    then served at once. Look-ups go on meanwhile.
     """
     settings, place = load_settings(folder), OperatorFolder(folder)
     give_way()
@@ -85,13 +86,15 @@ def import_files(
         if dry_run:
             _, outcome = difference(_target(place, settings, slapd), national, max_removed=removed, progress=bars)
         elif slapd is None:
-            outcome = _apply(_target(place, settings, None), national, removed, bars)
+            target = _target(place, settings, None)
+            steps, outcome = difference(target, national, max_removed=removed, progress=bars)
+            apply_changes(target, steps, outcome, bars)
         else:
             with slapd.maintenance():
                 if full or not slapd.running():
                     outcome = full_load(slapd, national, max_removed=removed, progress=bars)
                 else:
-                    outcome = _apply(PrivateTarget(slapd), national, removed, bars)
+                    outcome = update(slapd, national, max_removed=removed, progress=bars)
                 write_state(slapd.folder, [path.name for path in files], outcome, len(national), now())
     _tell(found, outcome, dry_run=dry_run, as_json=as_json)
 
@@ -128,12 +131,6 @@ def _target(place: OperatorFolder, settings: Settings, slapd: Slapd | None) -> T
         return PrivateTarget(slapd)
     directory = open_directory(place, settings, write=True)
     return ExternalTarget(directory.base, directory.connection)
-
-
-def _apply(target: Target, national: NationalDirectory, max_removed: float, bars: _Bars) -> Outcome:
-    steps, outcome = difference(target, national, max_removed=max_removed, progress=bars)
-    apply_changes(target, steps, outcome, bars)
-    return outcome
 
 
 def _sum(outcome: Outcome) -> str:

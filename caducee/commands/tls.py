@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -67,13 +67,23 @@ class _NothingPlanned:
     def labels(self, clear: bytes) -> Mapping[str, str]:
         return {}
 
-    def plan(self, clear: bytes, *, sender: Account, at: datetime) -> tuple[NewDeposit, ...]:
+    def plan(
+        self, clear: bytes, *, sender: Account, at: datetime, original: Callable[[], bytes] = bytes
+    ) -> tuple[NewDeposit, ...]:
         return ()
 
     def searches(self, recipient: Account) -> bool:
         return False
 
-    def plan_received(self, clear: bytes, *, recipient: Account, at: datetime) -> tuple[NewDeposit, ...]:
+    def plan_received(
+        self,
+        clear: bytes,
+        *,
+        recipient: Account,
+        at: datetime,
+        mail_from: str = "",
+        original: Callable[[], bytes] = bytes,
+    ) -> tuple[NewDeposit, ...]:
         return ()
 
 

@@ -64,6 +64,7 @@ async def _replace(session: Session, command: Command) -> Reply:
         _new_message(session, arguments.message),
         session.server.clock(),
         viewer=place.viewer,
+        doer=session.doer,
     )
     await session.send(fmt.status("*", "OK", f"APPENDUID {validity} {uid}", "Replacement message ready"))
     return Reply("REPLACE completed", with_modseq=True)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
-from imap.contents import Sender
+from imap.contents import Listed, Sender
 from imap.errors import BadCommand, ConnectionGone, EndSession, Refused
 from imap.incidents import log_unexpected
-from imap.rendering import FROM_DETAILS, FROM_SUMMARY, Renderer
+from imap.rendering import Renderer
 from imap.selected import Selected
 from imap.sequences import format_numbers
 from imap.states import IN_FOLDER, Reply, Verb
 from imap.summaries import Summaries
 from imap.summary import Summary
-from imap.values import Attribute, Command, Content, Fetch, Specifier
+from imap.values import Attribute, Command, Content, Fetch, Form, Specifier
 from mailstore.model import FlagOperation
 
 if TYPE_CHECKING:
@@ -24,12 +25,21 @@ CONTENTS_AT_ONCE = 100  # summaries held while contents are sent; each may weigh
 
 
 async def _send_lines(renderer: Renderer, session: Session, indices: list[int]) -> None:
-    """Items without content: a batch of lines at a time."""
-    # Arrays alone are quick; what reads the database must not hold up the other sessions.
-    slow = any(attribute in FROM_SUMMARY or attribute in FROM_DETAILS for attribute in renderer.attributes)
-    for start in range(0, len(indices), LINES_AT_ONCE):
-        batch = indices[start : start + LINES_AT_ONCE]
-        await session.send(await session.call(renderer.lines, batch) if slow else renderer.lines(batch))
+    """Items without content: a batch of lines at a time. A batch that a thread makes is made while the one before is sent."""
+    batches = [indices[start : start + LINES_AT_ONCE] for start in range(0, len(indices), LINES_AT_ONCE)]
+    if not renderer.slow:
+        for batch in batches:
+            await session.send(renderer.lines(batch))
+        return
+    coming = None
+    try:
+        for following in [*batches, None]:
+            data = b"" if coming is None else await coming
+            coming = None if following is None else asyncio.create_task(session.call(renderer.lines, following))
+            await session.send(data)
+    finally:
+        if coming is not None:
+            coming.cancel()
 
 
 def _needs_summary(contents: tuple[Content, ...]) -> bool:
@@ -43,30 +53,25 @@ async def _send_contents(
     """Items with content, message by message."""
     sender = Sender(session)
     selected = renderer.selected
+    listed = Listed.of(contents)
     for start in range(0, len(indices), CONTENTS_AT_ONCE):
         batch = indices[start : start + CONTENTS_AT_ONCE]
         summaries: dict[int, Summary] = {}
         if _needs_summary(contents):
             summaries = await session.call(renderer.summaries.of, batch)
             batch = [index for index in batch if index in summaries]
-        if renderer.attributes:
-            slow = any(attribute in FROM_SUMMARY or attribute in FROM_DETAILS for attribute in renderer.attributes)
-            call = (
-                [await session.call(renderer.lines, [index]) for index in batch]
-                if slow
-                else [renderer.lines([index]) for index in batch]
-            )
-        else:
-            call = [b"* %d FETCH ()\r\n" % (index + 1) for index in batch]
-        for index, line in zip(batch, call, strict=True):
-            if not line:
+        lines = await session.call(renderer.each, batch) if renderer.slow else renderer.each(batch)
+        for index, line in lines.items():
+            begun = line[:-3] + b" " if renderer.attributes else line[:-3]
+            summary = summaries.get(index) or Summary(selected.view.sizes[index], 0, *[b""] * 6)
+            if listed is not None and (quick := listed.items(summary)) is not None:
+                await session.send(begun + quick + b")\r\n")
                 continue
-            summary = summaries.get(index) or Summary(selected.view.sizes[index], 0, b"", b"", b"", b"", b"")
             places = summary.places() if any(content.path for content in contents) else {}
             try:
-                await session.send(line[:-3])
+                await session.send(begun)
                 for number, content in enumerate(contents):
-                    if number or renderer.attributes:
+                    if number:
                         await session.send(b" ")
                     await sender.send(selected.view.blobs[index], content, summary, places)
                 await session.send(b")\r\n")
@@ -96,6 +101,12 @@ async def _mark_seen(session: Session, selected: Selected, indices: list[int]) -
     for change in changes:
         selected.update(change)
     return True
+
+
+def _is_reading(content: Content) -> bool:
+    """Whether an item shows what a message says. Headers are what lists are made of, as ENVELOPE is: lines about a whole
+    folder that was listed would hide who read what."""
+    return content.form is not Form.SIZE and content.specifier in (Specifier.WHOLE, Specifier.TEXT)
 
 
 async def _trace(session: Session, selected: Selected, indices: list[int]) -> None:
@@ -141,14 +152,16 @@ async def _fetch(session: Session, command: Command) -> Reply:
     elif Attribute.MODSEQ in attributes:
         session.enable("CONDSTORE")
     contents = arguments.contents
-    if contents and indices:
+    if indices and any(map(_is_reading, contents)):
         await _trace(session, selected, indices)
-        if not all(content.peek for content in contents) and await _mark_seen(session, selected, indices):
-            # The client learns of the flag it has just set (RFC 9051 §7.5.2), and of its modseq.
-            attributes += [] if Attribute.FLAGS in attributes else [Attribute.FLAGS]
-            attributes += [Attribute.MODSEQ] if session.condstore and Attribute.MODSEQ not in attributes else []
+    showing = bool(indices) and not all(content.peek for content in contents)
+    if showing and await _mark_seen(session, selected, indices):
+        # The client learns of the flag it has just set (RFC 9051 §7.5.2), and of its modseq.
+        attributes += [] if Attribute.FLAGS in attributes else [Attribute.FLAGS]
+        attributes += [Attribute.MODSEQ] if session.condstore and Attribute.MODSEQ not in attributes else []
     summaries = Summaries(session.store, selected.view)
-    renderer = Renderer(session.store, selected, tuple(attributes), not session.rev2, summaries)
+    envelopes = session.server.envelopes
+    renderer = Renderer(session.store, selected, tuple(attributes), not session.rev2, summaries, envelopes)
     sender = Sender(session)
     if contents:
         sender = await _send_contents(renderer, session, indices, contents)

@@ -75,7 +75,7 @@ async def _delete(session: Session, command: Command) -> Reply:
         raise Refused("CANNOT", "INBOX ne peut pas être supprimée. / INBOX cannot be deleted.")
     if session.selected is not None and session.selected.folder_id == folder.id:
         session.leave_folder()
-    await session.call(session.store.delete_folder, place.owner, place.name)
+    await session.call(session.store.delete_folder, place.owner, place.name, doer=session.doer)
     return Reply("DELETE completed")
 
 
@@ -114,7 +114,9 @@ async def _rename(session: Session, command: Command) -> Reply:
     await session.find(arguments.old, "te")
     created = await session.call(session.store.create_folder, target.owner, target.name)
     view = await session.call(session.store.view, folders["INBOX"].id)
-    await session.call(session.store.move, folders["INBOX"].id, view.uids, created.id, session.server.clock())
+    await session.call(
+        session.store.move, folders["INBOX"].id, view.uids, created.id, session.server.clock(), doer=session.doer
+    )
     return Reply("RENAME completed")
 
 

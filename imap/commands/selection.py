@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 from imap import format as fmt
 from imap.commands.listing import list_line
 from imap.errors import BadCommand
+from imap.keywords import flags_lines
 from imap.listing import Listed
 from imap.places import rights_at
 from imap.selected import Selected
 from imap.sequences import format_numbers
 from imap.states import AFTER_LOGIN, IN_FOLDER, Reply, State, Verb
-from imap.values import SYSTEM_FLAGS, Command, Messages, Resync, Select
+from imap.values import Command, Messages, Resync, Select
 from mailstore.model import FolderView
 
 if TYPE_CHECKING:
     from imap.session import Session
 
-MOST_KEYWORDS_SHOWN = 200
 _WRITING = frozenset("swite")  # any of these rights makes a folder worth opening for writing
 
 
@@ -59,25 +59,9 @@ async def _select(session: Session, command: Command) -> Reply:
     return Reply(f"{command.name} completed", "READ-ONLY" if selected.read_only else "READ-WRITE")
 
 
-def _permanent(selected: Selected, shown: bytes) -> bytes:
-    """PERMANENTFLAGS as far as the rights go (RFC 4314 §5.1.1)."""
-    if selected.read_only:
-        return b"()"
-    rights = selected.rights
-    if {"s", "t", "w"} <= set(rights):
-        return shown[:-1] + b" \\*)"
-    kept = {"s": ["\\Seen"], "t": ["\\Deleted"], "w": ["\\Answered", "\\Flagged", "\\Draft", "\\*"]}
-    return fmt.flags(flag for right in "stw" if right in rights for flag in kept[right])
-
-
 async def _describe(session: Session, selected: Selected, arguments: Select) -> None:
     view = selected.view
-    keywords = sorted(selected.keywords - set(SYSTEM_FLAGS.values()))
-    flags = fmt.flags([*SYSTEM_FLAGS.values(), *keywords[:MOST_KEYWORDS_SHOWN]])
-    permanent = _permanent(selected, flags)
-    await session.send(
-        b"* FLAGS %b\r\n* OK [PERMANENTFLAGS %b] Flags kept\r\n* %d EXISTS\r\n" % (flags, permanent, len(view.uids))
-    )
+    await session.send(flags_lines(selected) + b"* %d EXISTS\r\n" % len(view.uids))
     if not session.rev2:
         await session.send(b"* %d RECENT\r\n" % selected.recent)
         if unseen := _first_unseen(view):
@@ -124,7 +108,7 @@ async def _close(session: Session, command: Command) -> Reply:
     """RFC 9051 §6.4.1: removes messages marked deleted, silently."""
     selected = session.folder
     if not selected.read_only and {"e"} <= set(selected.rights):
-        await session.call(session.store.expunge, selected.folder_id, None)
+        await session.call(session.store.expunge, selected.folder_id, None, doer=session.doer)
     session.leave_folder()
     return Reply("CLOSE completed")
 
@@ -146,7 +130,7 @@ async def _expunge(session: Session, command: Command) -> Reply:
         await session.sync(expunge_allowed=True)
         indices = selected.resolve(command.arguments.messages, uid=True)
         uids = [selected.view.uids[index] for index in indices if "\\Deleted" in selected.view.flags[index]]
-    await session.call(session.store.expunge, selected.folder_id, uids)
+    await session.call(session.store.expunge, selected.folder_id, uids, doer=session.doer)
     return Reply("EXPUNGE completed", with_modseq=True)
 
 

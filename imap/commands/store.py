@@ -80,8 +80,7 @@ async def _store(session: Session, command: Command) -> Reply:
 
 async def _tell(session: Session, arguments: StoreFlags, changes: list[MessageChange]) -> None:
     selected = session.folder
-    fresh = selected.keywords.union(*{change.flags for change in changes})
-    selected.keywords = fresh
+    await session.tell_keywords(frozenset().union(*{change.flags for change in changes}))
     for change in changes:
         index = selected.index_of(change.uid)
         if index is None:

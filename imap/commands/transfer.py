@@ -43,7 +43,7 @@ async def _transfer(session: Session, command: Command) -> Reply:
     verb = session.store.move if moving else session.store.copy
     viewer = selected.place.viewer or place.viewer
     validity, pairs = await session.call(
-        verb, selected.folder_id, uids, target.id, session.server.clock(), viewer=viewer
+        verb, selected.folder_id, uids, target.id, session.server.clock(), viewer=viewer, doer=session.doer
     )
     code = _copy_uid(validity, pairs)
     if len(pairs) < len(uids) and not pairs:

@@ -28,6 +28,7 @@ from caducee.settings import Settings
 from caducee.wiring import bearer_login
 from imap import ImapServer
 from mailstore import Account, MailboxKind, Store
+from mailstore.model import SeveralMailboxes
 from tests.imap.support import make_certificate
 from trustspace import PracticeAuthority
 
@@ -134,6 +135,22 @@ def test_a_token_opens_its_owners_mailbox_and_no_other(desk: Desk) -> None:
 def test_an_elliptic_curve_signature_and_the_second_claim_count(desk: Desk) -> None:
     token = desk.provider.token(CURVE, key_id="curve", algorithm="ES256", SubjectNameID=None, preferred_username=RPPS)
     assert address(desk.login()(ALICE, token, NOW)) == ALICE
+
+
+def test_without_an_address_the_token_opens_the_one_mailbox_of_its_owner(desk: Desk) -> None:
+    login, provider = desk.login(), desk.provider
+    assert address(login("", provider.token(), NOW)) == ALICE
+    assert login("", provider.token(SubjectNameID="810009999999"), NOW) is None
+    other = "alice.martin@hopital.mssante.fr"
+    desk.store.add_account(other, MailboxKind.PER, display_name="Alice", national_id=RPPS, at=NOW)
+    with pytest.raises(SeveralMailboxes, match="Plusieurs boîtes"):
+        login("", provider.token(), NOW)
+    assert address(login("", provider.token(email=other.upper()), NOW)) == other
+    with pytest.raises(SeveralMailboxes):
+        login("", provider.token(email="bruno@medecin.mssante.fr"), NOW)
+    assert address(login(ALICE, provider.token(), NOW)) == ALICE
+    desk.store.set_active(other, False)
+    assert address(login("", provider.token(), NOW)) == ALICE
 
 
 PEM = KEY.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 PASSWORD = "mot de passe d'exercice"
@@ -120,7 +120,7 @@ class Authority:
 
     def server(self, address: str = "127.0.0.1") -> tuple[Path, Path]:
         """(chain file, key file) of a server certificate naming the IP `address`."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = rsa.generate_private_key(65537, 2048)
         leaf = (
             x509.CertificateBuilder()
             .subject_name(_name("annuaire"))

@@ -13,6 +13,7 @@ import pytest
 
 from directory import CLAIRE_EXEMPLE, Directory, DirectoryError, DirectoryUnavailable, Slapd
 from tests.directory.helpers import PASSWORD, Authority, free_port, witness
+from trustspace.tls import TLS12_SUITES
 
 
 def test_ldaps_with_the_right_authority(slapd: Slapd, authority: Authority) -> None:
@@ -24,7 +25,7 @@ def test_ldaps_with_the_right_authority(slapd: Slapd, authority: Authority) -> N
         assert directory.by_address(CLAIRE_EXEMPLE.mail) == CLAIRE_EXEMPLE.entry()
 
 
-def test_openssl_sees_tls_1_2_and_above_only(slapd: Slapd, authority: Authority) -> None:
+def test_openssl_sees_the_four_suites_and_tls_1_3_only(slapd: Slapd, authority: Authority) -> None:
     address = (slapd.ldaps_url or "").removeprefix("ldaps://")
 
     def connect(*options: str) -> str:
@@ -39,9 +40,14 @@ def test_openssl_sees_tls_1_2_and_above_only(slapd: Slapd, authority: Authority)
         )
         return witness(*command, "-verify_ip", "127.0.0.1", *options).stdout
 
-    assert "Verify return code: 0 (ok)" in connect()
-    assert "Verify return code: 0 (ok)" in connect("-tls1_2")
+    for version in ("TLSv1.3", "TLSv1.2"):
+        shown = connect(*(["-tls1_2"] if version == "TLSv1.2" else []))
+        assert f"New, {version}, Cipher is" in shown and "Verify return code: 0 (ok)" in shown
     assert "Cipher is (NONE)" in connect("-tls1_1", "-cipher", "DEFAULT:@SECLEVEL=0")
+    for suite in TLS12_SUITES:
+        assert f"Cipher is {suite}" in connect("-tls1_2", "-cipher", suite), "ECO.1.1.3"
+    for suite in ("ECDHE-RSA-CHACHA20-POLY1305", "DHE-RSA-AES256-GCM-SHA384", "AES256-SHA", "ECDHE-RSA-AES256-SHA"):
+        assert "Cipher is (NONE)" in connect("-tls1_2", "-cipher", suite)
 
 
 def test_ldaps_refuses_another_authority(

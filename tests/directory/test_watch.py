@@ -24,7 +24,7 @@ from directory import (
     synthetic_professionals,
 )
 from directory.cache import MISSING, LookupCache
-from directory.importing import full_load
+from directory.importing import full_load, update
 from directory.journal import history
 from directory.rights import READER, account_dn
 from tests.directory.extracts import mailboxes, read, row
@@ -101,6 +101,21 @@ def test_a_full_load_empties_the_cache(own: Slapd, watched: Directory, heard: li
         full_load(own, read(mailboxes(tmp_path, row()))[0])
     until(lambda: watched.by_address("claire.essai@medecin.mssante.fr") is not None)
     until(lambda: watched.cached)
+
+
+def test_a_large_difference_reaches_the_cache(own: Slapd, watched: Directory, tmp_path: Path) -> None:
+    assert watched.by_address("claire.essai@medecin.mssante.fr") is None
+    known = _moment(own)
+    with own.maintenance():
+        update(own, read(mailboxes(tmp_path, row()))[0], large=1)
+    until(lambda: watched.by_address("claire.essai@medecin.mssante.fr") is not None)
+    until(lambda: watched.cached)
+    assert _moment(own) > known  # what other consumers (replicas) ask by
+
+
+def _moment(own: Slapd) -> str:
+    found = witness("ldapsearch", "-x", "-LLL", "-H", own.url, "-b", own.base, "-s", "base", "contextCSN").stdout
+    return found.partition("contextCSN: ")[2]
 
 
 def test_slapd_down_is_unavailable_whatever_was_kept(own: Slapd, watched: Directory) -> None:

@@ -76,9 +76,9 @@ def outlet(
     return DmpOutlet(url, tls, signer.key, signer.chain, SOURCE_ID, timeout=timeout, existence_test=existence)
 
 
-def accept(store: Store, raw: bytes, sender: DepositContext | None = None) -> None:
-    """Accept a message with the deposits the bridge plans for it."""
-    deposits = plan_deposits(raw, sender or context())
+def accept(store: Store, raw: bytes, sender: DepositContext | None = None, *, original: bytes = b"") -> None:
+    """Accept a message with the deposits the bridge plans for it, and what their receipt gives back."""
+    deposits = tuple(replace(one, original=original) for one in plan_deposits(raw, sender or context()))
     acceptance = Acceptance(
         Direction.SUBMISSION, "secretariat", "a@b.fr", ("c@d.fr",), "<m@b.fr>", raw, deposits=deposits
     )

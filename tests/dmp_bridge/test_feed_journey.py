@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import urllib.request
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -346,14 +347,16 @@ async def test_what_the_dmp_mailbox_receives_is_deposited_and_what_others_receiv
     gp = cast().gp.mail
     for recipient, seen in ((cast().cardiologist.mail, False), (DMP_MAILBOX, True)):
         clear = report_message(report, sender=f"Dr <{gp}>", recipients=[recipient])
-        named = mime.prepend_fields(clear, [("Message-ID", make_msgid(domain="cabinet.exemple"))])
+        fields = [("Message-ID", make_msgid(domain="cabinet.exemple")), ("Disposition-Notification-To", gp)]
+        named = mime.prepend_fields(clear, fields)
         login = Login(gp, country.passwords[gp])
         [answer] = (
             await submit(country.doctors.settings, support.plain_tls(country), login, [recipient], named)
         ).values()
         assert answer.ok, answer
         if seen:
-            await hospital.deposit_of(report.header.unique_id, DepositState.DEPOSITED)
+            done = await hospital.deposit_of(report.header.unique_id, DepositState.DEPOSITED)
+            await _given_back(country, done, named)
         else:
             await _delivered(country, named)
             assert report.header.unique_id not in [one.unique_id for one in support.deposits(country)]
@@ -361,6 +364,24 @@ async def test_what_the_dmp_mailbox_receives_is_deposited_and_what_others_receiv
     doctors = open_store(country.doctors.folder, country.doctors.settings)
     assert doctors.deposits(None) == []
     doctors.close()
+
+
+async def _given_back(country: Country, done: Deposit, sent: bytes) -> None:
+    """The receipt reaches the author at the other operator, with the message as it came: signed, for dmp@ has no certificate
+    in the directory to encrypt it to. OpenSSL finds the signature unbroken."""
+    receipt = f"<deposit.{done.id}.deposited@{country.hospital.settings.operator.hostname}>"
+    async with support.mailbox(country, country.doctors, cast().gp.mail) as inbox:
+        raw = (await inbox.wait_for(receipt, support.PATIENCE)).content
+    root = mime.parse(raw)
+    [report] = [part for part in root.walk() if part.media_type == "multipart/report"]
+    original = report.children[2]
+    assert original.media_type == "message/rfc822"
+    inside = mime.parse(original.body(raw))
+    assert inside.get("Message-ID") == mime.parse(sent).get("Message-ID")
+    assert inside.media_type == "multipart/signed"
+    command = ["openssl", "cms", "-verify", "-noverify", "-out", "/dev/null"]
+    said = await asyncio.to_thread(subprocess.run, command, input=original.body(raw), capture_output=True, check=False)
+    assert said.returncode == 0, said.stderr
 
 
 async def _delivered(country: Country, sent: bytes) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import mime
 from dmp_bridge import Depositor
 from dmp_bridge.register import Register
 from dmp_bridge.tell import Teller, Voice
@@ -57,7 +58,8 @@ def test_the_worker_killed_at_each_step_deposits_and_tells_once(trust: Trust, tm
         for number in store.due_deposits(now(), 100):
             Depositor(store, way).run(number)
         for content in newer:
-            accept(store, message(xml(content)), context(notify=SENDER))
+            raw = message(xml(content))
+            accept(store, raw, context(notify=SENDER, wants_mdn=True, returned="message"), original=raw)
         due = store.due_deposits(now(), 100)
         write_trust(trust, tmp_path)
         told = {"url": record.repository, "trust": str(trust.folder), "deposits": due}
@@ -81,7 +83,10 @@ def test_the_worker_killed_at_each_step_deposits_and_tells_once(trust: Trust, tm
     assert account is not None
     notices = [store.read_blob(blob) for blob in store.view(store.folder(account.id, "INBOX").id).blobs]
     for content in newer:
-        assert sum(read_cda(content).unique_id.encode() in notice for notice in notices) == 1
+        [news] = [notice for notice in notices if read_cda(content).unique_id.encode() in notice]
+        assert xml(content) in mime.parse(news).children[2].body(news)
+    # What the receipts gave back is gone with them.
+    assert [store.deposit_original(number) for number in due] == [b""] * len(due)
     register.close()
     store.close()
 

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from imap import ImapServer
 from mailstore import Account, MailboxKind
+from mailstore.model import SeveralMailboxes
 from tests.imap.support import ADDRESS, AT, PASSWORD, SIMPLE, Client, House, make_certificate
 
 OTHER = "secretariat@cabinet.mssante.fr"
@@ -113,6 +114,8 @@ async def test_external_is_bound_to_the_key(house: House, tmp_path: Path) -> Non
 async def test_bearer_tokens(house: House, mechanism: str) -> None:
     def verify(address: str, token: str, at: datetime) -> Account | None:
         assert at == AT
+        if token == "several.token":
+            raise SeveralMailboxes("Plusieurs boîtes. / Several mailboxes.")
         return house.account if token == "good.token" and address in ("", ADDRESS) else None
 
     def response(token: str, address: str = ADDRESS) -> str:
@@ -131,9 +134,11 @@ async def test_bearer_tokens(house: House, mechanism: str) -> None:
         assert (await client.response()).startswith(b"b NO [AUTHENTICATIONFAILED]")
         for malformed in ("AAAA", base64.b64encode(b"n,,\x01auth=Basic x\x01\x01").decode()):
             assert (await client.command(f"c AUTHENTICATE {mechanism} {malformed}"))[-1].startswith(b"c BAD")
+        refused = (await client.command(f"e AUTHENTICATE {mechanism} {response('several.token', '')}"))[-1]
+        assert refused.startswith("e NO [AUTHORIZATIONFAILED] Plusieurs boîtes".encode())
         await client.send(f"d AUTHENTICATE {mechanism}\r\n".encode())
         assert await client.response() == b"+ \r\n"
-        await client.send(response("good.token").encode() + b"\r\n")
+        await client.send(response("good.token", "").encode() + b"\r\n")
         assert (await client.response()).startswith(b"d OK [CAPABILITY")
         client.close()
 
@@ -217,8 +222,42 @@ async def test_reading_is_traced_and_listing_is_not(house: House, monkeypatch: p
         await client.login()
         await client.command("a SELECT INBOX")
         await client.command("b FETCH 1:* (FLAGS ENVELOPE BODYSTRUCTURE PREVIEW)")
+        await client.command("b FETCH 1:* (UID BODY.PEEK[HEADER.FIELDS (Subject)] BODY.PEEK[HEADER] BINARY.SIZE[1])")
         assert not noted
         await client.command("c UID FETCH 2 BODY.PEEK[TEXT]")
         await client.command("d FETCH 1:2 RFC822")
         client.close()
     assert noted == [(house.account.id, (2,), AT, "127.0.0.1"), (house.account.id, (1, 2), AT, "127.0.0.1")]
+
+
+async def test_what_is_done_to_messages_is_traced(house: House) -> None:
+    """Who, which message, what, from where: copies, moves, removals and deleted folders."""
+    for number in range(4):
+        house.deliver(f"Subject: {number}\r\nMessage-ID: <n{number}@x.fr>\r\n\r\nx\r\n".encode())
+    async with house.serving() as server:
+        client = await Client.connect(house, server)
+        await client.login()
+        for command in (
+            "CREATE Dossier",
+            "SELECT INBOX",
+            "UID COPY 1 Dossier",
+            "UID MOVE 2 Dossier",
+            "UID STORE 3 +FLAGS (\\Deleted)",
+            "UID EXPUNGE 3",
+            "UID STORE 4 +FLAGS (\\Deleted)",
+            "CLOSE",
+            "DELETE Dossier",
+        ):
+            assert (await client.command(f"a {command}"))[-1].startswith(b"a OK"), command
+        client.close()
+
+    def told(number: int) -> list[tuple[str, str]]:
+        events = [one.event for one in house.store.trace(f"<n{number}@x.fr>") if one.event.name.startswith("message.")]
+        assert all(one.detail["who"] == ADDRESS == one.detail["mailbox"] for one in events)
+        assert all(one.detail["source"] == "127.0.0.1" for one in events)
+        return [(one.name.removeprefix("message."), one.detail["uid"]) for one in events]
+
+    assert told(0) == [("copied", "1"), ("expunged", "1")]
+    assert told(1) == [("moved", "2"), ("expunged", "2")]
+    assert told(2) == [("expunged", "3")]
+    assert told(3) == [("expunged", "4")]

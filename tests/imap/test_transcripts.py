@@ -95,6 +95,8 @@ C: f FETCH 2 (BODY.PEEK[]<5.4> BODY.PEEK[9])
 S: * 2 FETCH (BODY[]<5> {4}\r\n a@m BODY[9] NIL)
 S: f OK FETCH completed
 C: g STORE 1 +FLAGS (\flagged $label1)
+S: * FLAGS ($label1 <...>
+S: * OK [PERMANENTFLAGS ($label1 <...>
 S: * 1 FETCH (UID 1 FLAGS ($label1 \Flagged))
 S: g OK STORE completed
 C: h STORE 1 -FLAGS.SILENT $label1
@@ -149,7 +151,7 @@ S: v OK STATUS completed
 C: w UNSELECT
 S: w OK UNSELECT completed
 C: x FETCH 1 FLAGS
-S: x BAD not in the authenticated state
+S: x BAD <...> is not for the authenticated state
 C: y LOGOUT
 S: * BYE Logging out
 S: y OK LOGOUT completed

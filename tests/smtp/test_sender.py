@@ -8,6 +8,7 @@ import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from threading import Event
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from smtp.client import Answer
 from smtp.delivery import Peer
 from smtp.gate import Door
 from smtp.outgoing import Outgoing
+from smtp.sender import UNSETTLED
 from tests.smtp.transcript import client_tls
 from tests.smtp.world import PASSWORD, Operator, World, free_port, message
 from trustspace import ListedDomain
@@ -452,3 +454,48 @@ async def test_stopping_does_not_wait_for_all_that_is_leased(world: World, monke
     assert len(left) == 2
     assert {row.lease_owner for row in left} == {""}
     assert {row.attempts for row in left} == {0}
+
+
+async def test_the_next_messages_leave_while_the_last_are_settled_but_few(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, gate = world.a.store, Event()
+    settle = store.settle_all
+
+    def slow(*arguments: Any) -> list[int]:
+        assert gate.wait(20)
+        return settle(*arguments)
+
+    monkeypatch.setattr(store, "settle_all", slow)
+    for number in range(12):
+        _queue(world.a, "bob@b.mssante.fr", name=f"m{number}")
+    async with world.b.listening(Kind.RECEPTION):
+        sender = world.a.sender(_route(world.b))
+        working = asyncio.create_task(sender.once())
+        async with asyncio.timeout(20):
+            while len(world.b.inbox("bob")) < UNSETTLED + 1:
+                await asyncio.sleep(0.01)
+        assert len(store.queue()) == 12
+        gate.set()
+        await working
+    assert store.queue() == []
+    assert len(world.b.inbox("bob")) == 12
+
+
+async def test_two_senders_share_a_queue(world: World) -> None:
+    for number in range(60):
+        _queue(world.a, "bob@b.mssante.fr", name=f"m{number}")
+    async with world.b.listening(Kind.RECEPTION):
+        senders = [world.a.sender(_route(world.b), owner=f"mail-{number}") for number in range(2)]
+        for sender in senders:
+            sender._settings = replace(sender._settings, batch=10)
+
+        async def work(sender: Sender) -> int:
+            taken = 0
+            while now := await sender.once():
+                taken += now
+            return taken
+
+        assert sum(await asyncio.gather(*map(work, senders))) == 60
+    assert world.a.store.queue() == []
+    assert len(world.b.inbox("bob")) == 60

@@ -47,3 +47,15 @@ async def test_a_call_that_fails_fails_its_group_only() -> None:
     with pytest.raises(OSError, match="first"):
         await together.do(1)
     assert await together.do(2) == 2
+
+
+async def test_groups_may_overlap_and_nobody_waits_for_ever() -> None:
+    under_way = threading.Barrier(2)
+
+    def work(group: Sequence[int]) -> list[int | Exception]:
+        under_way.wait(10)  # ends only when two groups are at work at once
+        return list(group)
+
+    together: Together[int, int] = Together(work, most=1, at_once=2)
+    assert await asyncio.gather(*(together.do(number) for number in range(4))) == [0, 1, 2, 3]
+    assert await asyncio.gather(*(together.do(number) for number in range(2))) == [0, 1]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -91,10 +91,20 @@ class NoDeposits:
     def searches(self, recipient: Account) -> bool:
         return False
 
-    def plan_received(self, clear: bytes, *, recipient: Account, at: datetime) -> tuple[NewDeposit, ...]:
+    def plan_received(
+        self,
+        clear: bytes,
+        *,
+        recipient: Account,
+        at: datetime,
+        mail_from: str = "",
+        original: Callable[[], bytes] = bytes,
+    ) -> tuple[NewDeposit, ...]:
         return ()
 
-    def plan(self, clear: bytes, *, sender: Account, at: datetime) -> tuple[NewDeposit, ...]:
+    def plan(
+        self, clear: bytes, *, sender: Account, at: datetime, original: Callable[[], bytes] = bytes
+    ) -> tuple[NewDeposit, ...]:
         return ()
 
     def labels(self, clear: bytes) -> Mapping[str, str]:
