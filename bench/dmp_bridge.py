@@ -325,7 +325,7 @@ def main() -> None:
     parser.add_argument("measures", nargs="*", help=f"among {', '.join(MEASURES)}; all by default")
     parser.add_argument("--schemas", default="", help="folder of the CDA schema (one)")
     parser.add_argument("--times", type=int, default=5, help="repetitions (one)")
-    parser.add_argument("--deposits", type=int, default=600, help="how many (flow)")
+    parser.add_argument("--deposits", type=int, default=1200, help="how many (flow)")
     parser.add_argument("--threads", type=int, default=THREADS, help="worker threads (flow), as in caducee serve")
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows (queue)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")

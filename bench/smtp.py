@@ -20,7 +20,6 @@ import multiprocessing.sharedctypes
 import multiprocessing.synchronize
 import os
 import resource
-import shutil
 import signal
 import socket
 import ssl
@@ -29,13 +28,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
 import uvloop
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from bench.smtp_peers import MB, drive, postfix, sink, wait_greeting
 from caducee.sharing import MOST, share
 from mailstore import Acceptance, Direction, OutgoingCopy
 from smtp import DecidingContext, Kind, Limits, Listen, SenderSettings, SmtpServers
@@ -45,8 +45,6 @@ from tests.smtp.world import World, build, free_port, make_template, message, re
 from trustspace import Issued
 
 _Ready = multiprocessing.synchronize.Semaphore
-SOURCE = shutil.which("smtp-source") or "/usr/sbin/smtp-source"
-MB = 1_000_000
 
 
 PROCESSES = min(MOST, len(os.sched_getaffinity(0)))
@@ -117,73 +115,6 @@ def ours(size: int, *, tls: bool = False, processes: int = PROCESSES) -> Iterato
             for process in started:
                 process.kill()
                 process.join()
-
-
-@contextmanager
-def postfix(size: int, **more: str) -> Iterator[tuple[int, Path]]:
-    """(port, queue folder) of a private Postfix on loopback."""
-    root = Path(tempfile.mkdtemp(prefix="postfix-bench-", dir=os.environ.get("BENCH_DIR")))
-    port = free_port()
-    config, data = root / "etc", root / "data"
-    for folder in (config, data, root / "queue"):
-        folder.mkdir()
-    root.chmod(0o755)
-    shutil.chown(data, "postfix")
-    settings = {
-        "compatibility_level": "3.6",
-        "queue_directory": str(root / "queue"),
-        "data_directory": str(data),
-        "inet_interfaces": "127.0.0.1",
-        "inet_protocols": "ipv4",
-        "myhostname": "postfix.bench.test",
-        "mydestination": "",
-        "mynetworks": "127.0.0.0/8",
-        "default_transport": "discard",
-        "message_size_limit": str(size),
-        "smtpd_client_connection_count_limit": "0",
-        "default_process_limit": "1100",
-        "maillog_file": str(root / "log"),
-        "maillog_file_prefixes": str(root),
-        **more,
-    }
-    (config / "main.cf").write_text("".join(f"{key} = {value}\n" for key, value in settings.items()))
-    master = Path("/etc/postfix/master.cf").read_text().splitlines()
-    kept = [line for line in master if line and not line.startswith(("smtp      inet", "#"))]
-    # Nothing of the machine's chroot is there: every service runs outside.
-    kept = [
-        " ".join([*line.split()[:4], "n", *line.split()[5:]])
-        if not line[0].isspace() and len(line.split()) > 7
-        else line
-        for line in kept
-    ]
-    # smtp keeps TLS connections for the next message through tlsproxy, which Debian leaves commented out.
-    own = [f"127.0.0.1:{port} inet n - n - - smtpd", "tlsproxy unix - - n - 0 tlsproxy"]
-    (config / "master.cf").write_text("\n".join([*own, *kept]) + "\n")
-    subprocess.run(["postfix", "-c", str(config), "start"], check=True, capture_output=True)
-    try:
-        _wait(port)
-        yield port, root / "queue"
-    finally:
-        subprocess.run(["postfix", "-c", str(config), "stop"], check=False, capture_output=True)
-        shutil.rmtree(root, ignore_errors=True)
-
-
-def _wait(port: int) -> None:
-    for _ in range(200):
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as probe:
-            if probe.recv(10).startswith(b"220"):
-                return
-        time.sleep(0.05)
-    raise RuntimeError("no greeting")
-
-
-def drive(port: int, count: int, size: int, sessions: int) -> float:
-    """Seconds that smtp-source takes."""
-    command = [SOURCE, "-s", str(sessions), "-m", str(count), "-l", str(size), "-d"]
-    command += ["-f", "carol@b.mssante.fr", "-t", "bob@a.mssante.fr", f"127.0.0.1:{port}"]
-    begin = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True)
-    return time.perf_counter() - begin
 
 
 def rss(pid: int, *, peak: bool = False) -> float:
@@ -259,46 +190,6 @@ def _session(port: int, context: ssl.SSLContext) -> ssl.SSLSocket:
     return one
 
 
-def _sink(port: int, chain: str, key: str, got: multiprocessing.sharedctypes.Synchronized[int]) -> None:
-    """A peer that takes everything, over mutual TLS, with the extensions that both sides use."""
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(chain, key)
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"220 sink ESMTP\r\n")
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
-            while line := await reader.readline():
-                word = line[:4].upper()
-                if word == b"EHLO":
-                    writer.write(
-                        b"250-sink\r\n250-PIPELINING\r\n250-SIZE 0\r\n250-8BITMIME\r\n250-CHUNKING\r\n250 STARTTLS\r\n"
-                    )
-                elif word == b"STAR":
-                    writer.write(b"220 go\r\n")
-                    await writer.start_tls(tls)
-                elif word == b"DATA":
-                    writer.write(b"354 go\r\n")
-                    await reader.readuntil(b"\r\n.\r\n")
-                    got.value += 1
-                    writer.write(b"250 ok\r\n")
-                elif word == b"BDAT":
-                    await reader.readexactly(int(line.split()[1]))
-                    got.value += 1
-                    writer.write(b"250 ok\r\n")
-                elif word == b"QUIT":
-                    writer.write(b"221 bye\r\n")
-                    break
-                else:
-                    writer.write(b"250 ok\r\n")
-        writer.close()
-
-    async def main() -> None:
-        server = await asyncio.start_server(serve, "127.0.0.1", port, limit=1 << 20)
-        await server.serve_forever()
-
-    uvloop.run(main())
-
-
 def relay(count: int) -> tuple[float, float]:
     """Messages a second relayed to one peer over mutual TLS: ours, Postfix's (connections reused by both)."""
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as text:
@@ -307,9 +198,9 @@ def relay(count: int) -> tuple[float, float]:
         chain, key = world.b.certificate.write(folder, "sink")
         context = multiprocessing.get_context("fork")
         port, got = free_port(), context.Value("i", 0)
-        sink = context.Process(target=_sink, args=(port, str(chain), str(key), got), daemon=True)
-        sink.start()
-        _wait(port)
+        taking = context.Process(target=sink, args=(port, str(chain), str(key), got), daemon=True)
+        taking.start()
+        wait_greeting(port)
         mine = _relay_ours(folder, world, port, count, lambda: got.value)
         got.value = 0
         own_chain, own_key = world.a.certificate.write(folder, "own")
@@ -344,8 +235,8 @@ def relay(count: int) -> tuple[float, float]:
             theirs = got.value / (time.perf_counter() - begin)
             if got.value < count:
                 print((queue.parent / "log").read_text()[-2000:], file=sys.stderr)
-        sink.kill()
-        sink.join()
+        taking.kill()
+        taking.join()
         return mine, theirs
 
 

@@ -255,9 +255,10 @@ class Directory:
         base, timeout = self.base, self._timeout
 
         def ask(connection: Any) -> Any:
-            return connection.search_ext_s(
+            message = connection.search_ext(
                 base, ldap.SCOPE_SUBTREE, question, _WANTED, timeout=timeout, sizelimit=limit
             )
+            return connection.result4(message, 1, timeout)[1]  # what `search_ext_s` comes to, three calls later
 
         # A referral comes as a result without a DN; we follow none.
         return [record for record in self._run(ask) if record[0]]

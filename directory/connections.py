@@ -88,14 +88,9 @@ class Connections:
         Raises DirectoryUnavailable, DirectoryError, and what `operation` raises.
         """
         places = self._take_place()
-
-        def work() -> _T:
-            try:
-                return self._run_here(operation)
-            finally:
-                places.put(None)
-
-        return work() if self._ca_file is None else _bounded(work, 4 * self._timeout)
+        if self._ca_file is None:
+            return self._run_here(operation, places)
+        return _bounded(lambda: self._run_here(operation, places), 4 * self._timeout)
 
     def _take_place(self) -> queue.SimpleQueue[None]:
         with self._lock:
@@ -111,17 +106,20 @@ class Connections:
             ) from None
         return places
 
-    def _run_here(self, operation: Callable[[Any], _T]) -> _T:
-        with self._lock:
-            pooled = self._idle.pop() if self._idle else None
-        if pooled is not None:
-            try:
-                return self._attempt(pooled, operation)
-            except DirectoryUnavailable as error:
-                if not isinstance(error.__cause__, ldap.SERVER_DOWN | ldap.CONNECT_ERROR):
-                    raise
-                self.close()  # the others are as dead as this one
-        return self._attempt((self.open(), time.monotonic()), operation)
+    def _run_here(self, operation: Callable[[Any], _T], places: queue.SimpleQueue[None]) -> _T:
+        try:
+            with self._lock:
+                pooled = self._idle.pop() if self._idle else None
+            if pooled is not None:
+                try:
+                    return self._attempt(pooled, operation)
+                except DirectoryUnavailable as error:
+                    if not isinstance(error.__cause__, ldap.SERVER_DOWN | ldap.CONNECT_ERROR):
+                        raise
+                    self.close()  # the others are as dead as this one
+            return self._attempt((self.open(), time.monotonic()), operation)
+        finally:
+            places.put(None)
 
     def _attempt(self, pooled: tuple[Any, float], operation: Callable[[Any], _T]) -> _T:
         try:

@@ -13,7 +13,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
 from typing import Final
 
 import ldif  # type: ignore[import-untyped]  # python-ldap ships it untyped, outside the `ldap` package
@@ -25,7 +24,8 @@ from ldap.dn import escape_dn_chars
 
 from directory.errors import DirectoryError
 from directory.identifiers import (
-    StructureId,
+    PERSON_CHECKS,
+    STRUCTURE_CHECKS,
     StructureIdType,
     parse_person_id,
     parse_structure_id,
@@ -184,7 +184,7 @@ def from_attributes(dn: str, attributes: Mapping[str, Sequence[bytes]]) -> Entry
     """The entry at `dn`; attribute names in any case. Raises DirectoryError when it is not a usable mailbox entry."""
     if not attributes.keys() <= _READ:
         attributes = {_CANONICAL.get(name.lower(), name): values for name, values in attributes.items()}
-    # Made for every look-up: one pass over what is there, which is less than what may be.
+    # Made for every look-up: one pass over what is there, which is less than what may be, and a call only where one is needed.
     first = {
         name: values[0].decode("utf-8", "replace")
         for name, values in attributes.items()
@@ -200,10 +200,12 @@ def from_attributes(dn: str, attributes: Mapping[str, Sequence[bytes]]) -> Entry
         kind=kind,
         given_name=first("givenName", ""),
         surname=first("sn", ""),
-        national_id=_person_id(first("TypeIdentifiantPP", ""), first("IdentifiantPP", "")),
+        national_id=_person_id(first("TypeIdentifiantPP", ""), number) if (number := first("IdentifiantPP")) else "",
         profession=first("profession", ""),
         organisation=first("o", ""),
-        structure_id=_structure_id(first("TypeIdentifiantPM", ""), first("IdentifiantPM", "")),
+        structure_id=_structure_id(first("TypeIdentifiantPM", ""), number)
+        if (number := first("IdentifiantPM"))
+        else "",
         city=first("l", ""),
         certificates=_certificates(certificates, bundles) if certificates or bundles else (),
         speciality=first("savoirFaire", ""),
@@ -219,19 +221,22 @@ def from_attributes(dn: str, attributes: Mapping[str, Sequence[bytes]]) -> Entry
 _BINARY: Final = frozenset({CERTIFICATE, SMIME_CERTIFICATE, "objectClass", "entryUUID"})
 
 
-@lru_cache(maxsize=4096)
 def _person_id(kind: str, number: str) -> str:
+    check = PERSON_CHECKS.get(kind)
     try:
-        return str(parse_person_id(kind + number)) if len(kind) == 1 else ""
+        return kind + check(number) if check else ""
     except ValueError:
         return ""  # an identifier that does not check identifies nobody
 
 
-@lru_cache(maxsize=4096)
-def _structure_id(kind: str, number: str) -> str:
+_REGISTERS: Final = {one.name: (one.value, STRUCTURE_CHECKS[one.value]) for one in StructureIdType}
+
+
+def _structure_id(register: str, number: str) -> str:
+    digit, check = _REGISTERS.get(register) or _REGISTERS.get(register.upper()) or ("", None)
     try:
-        return str(parse_structure_id(str(StructureId(StructureIdType[kind.upper()], number))))
-    except (KeyError, ValueError):
+        return digit + check(number) if check else ""
+    except ValueError:
         return ""
 
 

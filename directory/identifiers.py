@@ -32,12 +32,13 @@ STRUCTURE_OID: Final = "1.2.250.1.71.4.2.2"  # idNat_Struct (TRE_G07)
 _FINESS = re.compile(r"(?:[0-9]{2}|2[AB])[0-9]{7}")
 _NIR = re.compile(r"[1-478][0-9]{2}(?:[0-9]{2})(?:[0-9]{2}|2[AB])[0-9]{6}")
 _CORSICA: Final = str.maketrans("AB", "12")
-_DOUBLED: Final = str.maketrans("0123456789", "0246813579")
+_DOUBLED: Final = bytes.maketrans(b"0123456789", b"0246813579")
 
 
 def luhn_holds(digits: str) -> bool:
     """Luhn's rule on decimal digits. python-stdnum has it too (the tests compare): this one costs a look-up less."""
-    return (sum(map(int, digits[-1::-2])) + sum(map(int, digits[-2::-2].translate(_DOUBLED)))) % 10 == 0
+    codes = digits.encode()
+    return (sum(codes[-1::-2]) + sum(codes[-2::-2].translate(_DOUBLED)) - ord("0") * len(codes)) % 10 == 0
 
 
 def _digits(value: str, length: int) -> bool:
@@ -175,8 +176,10 @@ class StructureId:
         return self.type.value + self.number
 
 
-_PERSON: Final[dict[str, Callable[[str], str]]] = {"0": parse_adeli, "8": parse_rpps}
-_STRUCTURE: Final[dict[str, Callable[[str], str]]] = {"1": parse_finess, "2": parse_siren, "3": parse_siret}
+PERSON_CHECKS: Final[dict[str, Callable[[str], str]]] = {"0": parse_adeli, "8": parse_rpps}
+"""Of the national ids of persons, by their type's digit: each gives the number back, or raises InvalidIdentifier."""
+STRUCTURE_CHECKS: Final[dict[str, Callable[[str], str]]] = {"1": parse_finess, "2": parse_siren, "3": parse_siret}
+"""Of the national ids of structures, likewise."""
 
 
 def parse_person_id(value: str) -> PersonId:
@@ -184,7 +187,7 @@ def parse_person_id(value: str) -> PersonId:
 
     Raises InvalidIdentifier.
     """
-    parse = _PERSON.get(value[:1])
+    parse = PERSON_CHECKS.get(value[:1])
     if parse is None:
         raise _refuse(
             "Identifiant national de personne : 8 + RPPS ou 0 + ADELI attendu",
@@ -195,7 +198,7 @@ def parse_person_id(value: str) -> PersonId:
 
 def parse_structure_id(value: str) -> StructureId:
     """`1` + FINESS, `2` + SIREN or `3` + SIRET (mssante.md §5.3). Raises InvalidIdentifier."""
-    parse = _STRUCTURE.get(value[:1])
+    parse = STRUCTURE_CHECKS.get(value[:1])
     if parse is None:
         raise _refuse(
             "Identifiant national de structure : 1 + FINESS, 2 + SIREN ou 3 + SIRET attendu",
@@ -219,7 +222,7 @@ def read_person_form(value: str) -> NationalForm:
     The register's number is checked, the local part is any 1 to 32 printable characters without `/`. A local id is
     unique in its structure only: it never opens a mailbox (see `parse_person_id`). Raises InvalidIdentifier.
     """
-    if value[:1] in _PERSON:
+    if value[:1] in PERSON_CHECKS:
         found = parse_person_id(value)
         return NationalForm(found.type.value, found.number)
     parse = _PERSON_LOCAL.get(value[:1])
@@ -234,7 +237,7 @@ def read_structure_form(value: str) -> NationalForm:
 
     Raises InvalidIdentifier.
     """
-    if value[:1] in _STRUCTURE:
+    if value[:1] in STRUCTURE_CHECKS:
         found = parse_structure_id(value)
         return NationalForm(found.type.value, found.number)
     if value[:1] == "0":

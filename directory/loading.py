@@ -23,6 +23,7 @@ from directory import journal
 from directory.errors import DirectoryError, DirectoryUnavailable
 from directory.journal import Position, replay_changes
 from directory.switching import make_room, now, switch
+from directory.tools import start_tool
 
 if TYPE_CHECKING:
     from directory.server import Slapd
@@ -84,13 +85,8 @@ def _try_out(slapd: Slapd, name: str, mark: Position | None, make: Callable[[Any
     # A name of its own: the slapd of a killed load removes its socket when it ends, not ours.
     configuration, path = f"slapd.{name}", f"run/trial-{name}"
     slapd.configure(configuration, name, aside=True)
-    process = subprocess.Popen(
-        slapd.slapd_command(configuration, [socket_url(path)]),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    command, nothing = slapd.slapd_command(configuration, [socket_url(path)]), subprocess.DEVNULL
+    process = start_tool(command, stdin=nothing, stdout=nothing, stderr=nothing)
     try:
         _wait(slapd, process, path)
         with slapd.manager(path) as trial:

@@ -21,7 +21,8 @@ NATIONAL: Final = (
     "dematerialisation", "listeRouge", "diplome", "autorisation", "origine", "idNatStruct", "IdentifiantPP",
     "TypeIdentifiantPP", "IdentifiantPM", "TypeIdentifiantPM", *DERIVED,
 )  # fmt: skip
-_CLASS: Final = OBJECT_CLASS.lower().encode()
+_OURS: Final = OBJECT_CLASS.encode()
+_CLASS: Final = _OURS.lower()
 _CARRIED: Final = frozenset(NATIONAL)
 _NATIONAL: Final = {name.lower(): name for name in NATIONAL}
 OPERATIONAL: Final = frozenset(
@@ -36,7 +37,8 @@ Modifications = list[tuple[int, str, list[bytes] | None]]
 
 def is_mailbox(attributes: Attributes) -> bool:
     """Whether an entry as stored is a mailbox."""
-    return any(value.lower() == _CLASS for value in attributes.get("objectClass", ()))
+    classes = attributes.get("objectClass", ())
+    return _OURS in classes or any(value.lower() == _CLASS for value in classes)
 
 
 def from_extraction(attributes: Attributes) -> bool:

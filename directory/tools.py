@@ -25,6 +25,7 @@ SEARCH_PATH: Final = "/usr/sbin:/usr/local/sbin:/sbin:/usr/bin:/bin:/usr/local/b
 TOOL_SECONDS: Final = 1800
 _PACKAGES: Final = {"slap": "slapd", "mdb": "lmdb-utils"}
 _USERS: Final = ("openldap", "nobody")
+_NICE: Final = 10
 _OPEN_FILES: Final = 4096  # slapd allocates a table of that many connections: an "unlimited" limit costs it gigabytes
 
 
@@ -87,7 +88,23 @@ def prefix(folder: Path) -> list[str]:
 def give_way() -> None:
     """Let this process, and the tools it will start, pass after whoever serves: an import is long, a look-up is awaited."""
     with contextlib.suppress(OSError):
-        os.nice(10)
+        os.nice(_NICE)
+    if os.getsid(0) == os.getpid():  # else the session is a person's, with other things in it
+        _session_gives_way(os.getpid())
+
+
+def start_tool(argv: Sequence[str], *, stdin: int, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
+    """Start a program of slapd's in a session of its own, which gives way when we do."""
+    process = subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True)
+    if os.getpriority(os.PRIO_PROCESS, 0) >= _NICE:
+        _session_gives_way(process.pid)
+    return process
+
+
+def _session_gives_way(pid: int) -> None:
+    """Linux shares the processor between sessions before it looks at the niceness of processes (sched(7), autogroups)."""
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/autogroup").write_text(str(_NICE), "ascii")
 
 
 def run_tool(folder: Path, command: Sequence[str], chunks: Iterable[bytes], what: str) -> None:
@@ -95,7 +112,7 @@ def run_tool(folder: Path, command: Sequence[str], chunks: Iterable[bytes], what
     `chunks` raises (the tool is then ended).
     """
     argv = [*prefix(folder), find_program(command[0]), *command[1:]]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    with start_tool(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         if process.stdin is None or process.stderr is None:
             raise DirectoryError(f"{command[0]} : pas de canal / no pipe")
         try:
@@ -119,7 +136,7 @@ def run_tool(folder: Path, command: Sequence[str], chunks: Iterable[bytes], what
 def open_tool(folder: Path, command: Sequence[str]) -> subprocess.Popen[bytes]:
     """Start a slapd tool whose output is read as it comes. The caller waits for it and looks at its code."""
     argv = [*prefix(folder), find_program(command[0]), *command[1:]]
-    return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return start_tool(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def first_lines(stderr: bytes) -> str:

@@ -45,7 +45,7 @@ DEFAULT_LEASE = timedelta(seconds=30)
 GIVE_UP_AFTER = timedelta(days=5)
 _FIRST_PAUSE = timedelta(seconds=5)
 _LONGEST_PAUSE = timedelta(hours=1)
-THREADS = 12
+THREADS = 16
 """Deposits at once in the worker: they wait for the record, and for commits that they share. More of them only wait for each
 other: the interpreter runs one at a time."""
 BATCH = 8

@@ -19,6 +19,9 @@ from contextlib import suppress
 READ_SIZE = 64 * 1024
 # One TLS record at a time: a send that would block is then repeated with the same octets, as OpenSSL demands.
 _RECORD = 16 * 1024
+_FLIGHT = 8 * 1024
+"""Octets received at once that tell of a long literal."""
+_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux
 _NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -117,6 +120,9 @@ class Wire:
                     self.pause()
                     self._received(b"")
                     return
+                if len(data) >= _FLIGHT and _QUICKACK is not None:
+                    # The rest is on its way, and a client whose system waits for our ACK (Nagle) would wait 40 ms for it.
+                    self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
                 self._received(data)
                 if not (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()):
                     return  # what else the kernel holds makes it call again

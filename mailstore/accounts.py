@@ -120,6 +120,8 @@ class AccountVerbs(Core):
     def account_of(self, national_id: str, preferred: str = "") -> Account | None:
         """The active mailbox of a person: the `preferred` address when it is theirs, else their only one; None when they have
         none. Raises SeveralMailboxes."""
+        if not national_id:
+            return None
         mine = (accounts.c.national_id == national_id, accounts.c.active)
         with self._db.read() as connection:
             rows = connection.execute(select(*ACCOUNT_COLUMNS).where(*mine).order_by(accounts.c.address)).all()
@@ -129,7 +131,7 @@ class AccountVerbs(Core):
             raise SeveralMailboxes(
                 "Plusieurs boîtes à ce nom : indiquez l'adresse de l'une. / Several mailboxes are yours: give the address of one."
             )
-        return found[0] if found and national_id else None
+        return found[0] if found else None
 
     def account_for_client_key(self, spki_sha256: bytes) -> Account | None:
         """The active mailbox whose client certificate carries this public key (SHA-256 of SubjectPublicKeyInfo)."""

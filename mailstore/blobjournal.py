@@ -29,7 +29,8 @@ from mailstore.tables import blob_journal
 
 LIMIT = 8 * 1024 * 1024
 """Octets after which the files are synced and the rows removed."""
-_AT_ONCE = 100
+_AT_ONCE = 500
+"""Rows in hand: the folders of their files, 256 at most, are synced once for all of them."""
 _INSERT = Direct(insert(blob_journal).inline(), "blob", "octets")
 _log = structlog.get_logger(__name__)
 

@@ -36,6 +36,8 @@ __all__ = ["BUSY_TIMEOUT_MS", "CommitUncertain", "Database"]
 
 BUSY_TIMEOUT_MS = 10_000
 _WRITE = "mailstore_write"
+_WRITER_CACHE_KIB = 16 * 1024
+"""Pages of indexes, which new rows touch at random, kept by the connection that writes."""
 _NO_TABLE = "42P01"  # PostgreSQL; SQLite calls it an operational error
 _SNAPSHOT = "REPEATABLE READ"
 _PRAGMAS = (
@@ -44,6 +46,7 @@ _PRAGMAS = (
     "PRAGMA synchronous=FULL",
     "PRAGMA foreign_keys=ON",
     "PRAGMA temp_store=MEMORY",
+    "PRAGMA wal_autocheckpoint=4000",  # pages of 4 KiB: what is written again and again goes to the file less often
     "PRAGMA wal_autocheckpoint=4000",  # 16 MiB: a page that many commits change is copied to the database once
 )
 
@@ -67,7 +70,8 @@ class Database:
         self._reader: Engine = self._engine
         if self.is_sqlite:
             # One writer at a time, always the same connection: another one's commit would make it forget its pages.
-            self._writer = _engine(parsed, pool_size=1, max_overflow=1).execution_options(**{_WRITE: True})
+            writer = _engine(parsed, pool_size=1, max_overflow=1, cache_kib=_WRITER_CACHE_KIB)
+            self._writer = writer.execution_options(**{_WRITE: True})
             turn = ProcessTurn(Path(str(parsed.database)), BUSY_TIMEOUT_MS / 1000)
             self._groups = Groups(self._writer.connect, explained, turn)
         else:
@@ -137,13 +141,13 @@ class Database:
         return self._reader, self._writer
 
 
-def _engine(url: URL, *, pool_size: int, max_overflow: int) -> Engine:
-    """Connections used last are used first: what they keep in memory is the freshest."""
+def _engine(url: URL, *, pool_size: int, max_overflow: int, cache_kib: int = 2000) -> Engine:
+    """Connections used last are used first: what they keep in memory is the freshest. `cache_kib`: at most so much, SQLite."""
     engine = create_engine(
         url, hide_parameters=True, pool_size=pool_size, max_overflow=max_overflow, pool_timeout=30, pool_use_lifo=True
     )
     if url.get_backend_name() == "sqlite":
-        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "connect", lambda connection, _record: _configure_sqlite(connection, cache_kib))
         event.listen(engine, "begin", _begin_sqlite)
     return engine
 
@@ -164,11 +168,11 @@ def _prepare_file(url: URL, create: bool) -> None:
         raise StoreError(f"La base {path} n'existe pas. / Database {path} does not exist.")
 
 
-def _configure_sqlite(connection: Any, _record: object) -> None:
+def _configure_sqlite(connection: Any, cache_kib: int) -> None:
     # The driver must not open transactions by itself: `_begin_sqlite` does, and knows which kind.
     connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in _PRAGMAS:
+    for pragma in (*_PRAGMAS, f"PRAGMA cache_size=-{cache_kib}"):
         cursor.execute(pragma)
     cursor.close()
 
@@ -177,7 +181,7 @@ def _begin_sqlite(connection: Connection) -> None:
     text = "BEGIN IMMEDIATE" if connection.get_execution_options().get(_WRITE, False) else "BEGIN"
     try:
         connection.connection.cursor().execute(text)
-    except Exception as error:
+    except connection.dialect.loaded_dbapi.Error as error:
         raise as_sqlalchemy(connection, text, error) from error
 
 

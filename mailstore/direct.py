@@ -115,20 +115,20 @@ def execute(connection: Connection, text: str, values: Any = (), *, many: bool =
             cursor.executemany(text, values)
         else:
             cursor.execute(text, values)
-    except Exception as error:
+    except connection.dialect.loaded_dbapi.Error as error:
         raise as_sqlalchemy(connection, text, error) from error
     return cursor
 
 
-def as_sqlalchemy(connection: Connection, text: str, error: Exception) -> BaseException:
+def as_sqlalchemy(connection: Connection, text: str, error: Any) -> BaseException:
     """What SQLAlchemy makes of a driver's error; after one that ended a connection, none of its time is used again."""
     dialect = connection.dialect
-    if not isinstance(error, dialect.loaded_dbapi.Error):
-        return error
     if dialect.is_disconnect(error, connection.connection, None):
         connection.invalidate(error)
         connection.engine.dispose()
-    return DBAPIError.instance(text, None, error, dialect.loaded_dbapi.Error, hide_parameters=True, dialect=dialect)
+    base = dialect.loaded_dbapi.Error
+    told: BaseException = DBAPIError.instance(text, None, error, base, hide_parameters=True, dialect=dialect)
+    return told
 
 
 def _word(statement: ClauseElement, dialect: Dialect, columns: tuple[str, ...]) -> _Worded:

@@ -110,6 +110,7 @@ class RotationVerbs(Core):
         """Bring every sealed value and data key to the newest generation; returns how many were not there yet.
         `progress` is told how many of how many were looked at. Damaged contents stay as they are. Raises SealBroken
         when a sealed value of the database is damaged, StoreUnavailable."""
+        self._journal.settle()  # what it holds of contents is wrapped under the keys of its time
         tables = {sealed.table for sealed in SEALED}
         with self._db.read() as connection:
             sizes = {

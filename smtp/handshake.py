@@ -22,6 +22,7 @@ from typing import Any, Self, cast
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
+from OpenSSL import _util as binding
 
 from trustspace import pem
 from trustspace.tls import TLS12_SUITES, Chain, Key
@@ -30,6 +31,10 @@ MAX_CHAIN = 4
 """Certificates kept of what a peer sends with its own."""
 _EXPORTER = b"EXPORTER-Channel-Binding"
 _RECORD = 16384
+_FLIGHT = 4096
+"""Octets of a handshake's answer taken at once."""
+_OVERHEAD = 512
+"""Octets that TLS adds to some of a reply, at most as a rule."""
 _MAX_STATUS = 64 * 1024
 _RELEASE_BUFFERS = 0x10  # SSL_MODE_RELEASE_BUFFERS: an idle session keeps no record buffers
 
@@ -98,6 +103,7 @@ class Channel:
     def do_handshake(self) -> None:
         """One step. Raises ssl.SSLWantReadError until it is done; ssl.SSLError."""
         self._run(self._connection.do_handshake)
+        _renew_outgoing(self._connection)
 
     def read(self, size: int = 16384, buffer: Any = None) -> Any:
         """Decrypted octets, b"" once the peer has closed; into `buffer` (their count is then answered) when given."""
@@ -112,7 +118,7 @@ class Channel:
 
     def write(self, data: Any) -> int:
         """Encrypt; answers how many octets were taken."""
-        return int(self._run(self._connection.send, data))
+        return int(self._run(self._connection.send, data, room=len(data) + _OVERHEAD))
 
     def pending(self) -> int:
         """Octets decrypted and not read yet; a whole record that waits in OpenSSL's buffer counts, or a loop that looks
@@ -176,8 +182,9 @@ class Channel:
             return self._connection.export_keying_material(_EXPORTER, 32, b"")
         return None
 
-    def _run(self, operation: Any, *arguments: Any) -> Any:
-        """Run one operation of OpenSSL between the two buffers, with the errors that event loops know."""
+    def _run(self, operation: Any, *arguments: Any, room: int = _FLIGHT) -> Any:
+        """Run one operation of OpenSSL between the two buffers, with the errors that event loops know. `room`: octets that
+        it may have made for the peer, as a rule."""
         try:
             while True:
                 self._fill()
@@ -193,19 +200,35 @@ class Channel:
         except SSL.Error as error:
             raise ssl.SSLError(ssl.SSL_ERROR_SSL, _reason(error)) from None
         finally:
-            self._drain()
+            self._drain(room)
 
     def _fill(self) -> None:
         while data := self._incoming.read(1 << 16):
             self._connection.bio_write(data)
             self._unread = True
 
-    def _drain(self) -> None:
+    def _drain(self, room: int) -> None:
+        # pyOpenSSL takes a buffer of the size asked for: large ones, between what lives as long as a session, leave holes.
         while True:
             try:
-                self._outgoing.write(self._connection.bio_read(1 << 16))
+                self._outgoing.write(self._connection.bio_read(room))
             except (SSL.WantReadError, SSL.Error):
                 return
+
+
+def _renew_outgoing(connection: SSL.Connection) -> None:
+    """Give a connection whose outgoing buffer is empty a new one: OpenSSL's keeps the size of the largest flight, our
+    certificates, for as long as the session lasts (ADR 0058). pyOpenSSL has no call for it; where its parts are not those
+    known here, nothing is done and nothing is lost."""
+    parts: Any = connection
+    try:
+        incoming, outgoing = parts._into_ssl, binding.lib.BIO_new(binding.lib.BIO_s_mem())
+        if outgoing == binding.ffi.NULL:
+            return
+        binding.lib.SSL_set_bio(parts._ssl, incoming, outgoing)  # frees the old one, and owns the new one
+        parts._from_ssl = outgoing
+    except AttributeError:
+        return
 
 
 def _inner(method: int, chain: Chain, key: Key) -> tuple[SSL.Context, x509.Certificate]:

@@ -45,7 +45,8 @@ _PEERS_KEPT = 4096
 SEARCHED = 32 * 1024 * 1024
 """Octets above which a clear message is not searched for documents to deposit (the default limit is below)."""
 _FEW = 10
-"""Recipients of a message that others may wait for."""
+_SHORT = 16 * 1024
+"""Recipients, and octets of header, of a message that others may wait for."""
 
 
 class Reception:
@@ -185,9 +186,11 @@ class Reception:
 
     def _is_quick(self, transaction: Transaction, received: Received, here: Mapping[str, Account]) -> bool:
         """Whether a message asks for nothing that may take long (keys, the network, documents): others may wait for it."""
-        services, header = self._services, received.header.lower()
-        if received.stored is not None or transaction.options.body is Body.BINARY or len(here) > _FEW:
+        if received.stored is not None or transaction.options.body is Body.BINARY:
             return False
+        if len(here) > _FEW or len(received.header) > _SHORT:
+            return False
+        services, header = self._services, received.header.lower()
         if b"pkcs7" in header or b"multipart/signed" in header or b".p7" in header:
             return False
         if services.dkim_checker is not None and b"dkim-signature" in header:

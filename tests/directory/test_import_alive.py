@@ -229,3 +229,24 @@ def test_slapd_killed_during_an_import_comes_back_whole(
         assert directory.by_address(day.addresses()[-1]) or directory.by_address(later.addresses()[-1])
     make_difference(own, later)
     assert difference(PrivateTarget(own), later)[0] == []
+
+
+_NICE = """
+import sys
+from pathlib import Path
+from directory.tools import give_way, open_tool
+give_way()
+for pid in ("self", open_tool(Path(sys.argv[1]), ["slapcat", "-F", "slapd.d", "-b", sys.argv[2]]).pid):
+    session = Path(f"/proc/{pid}/autogroup").read_text().split()[-1]
+    print(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[16], session)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="a kernel without autogroups")
+def test_an_import_gives_way_with_its_tools(own: Slapd) -> None:
+    """Niceness says nothing between sessions, and slapd is in another one: the session must be nice too."""
+    command = [sys.executable, "-c", _NICE, str(own.folder), own.base]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True, start_new_session=True)
+    mine, tool = (tuple(map(int, one.split())) for one in done.stdout.splitlines())
+    assert mine[0] >= 10 and mine[1] == 10
+    assert tool == mine

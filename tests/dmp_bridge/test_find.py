@@ -122,6 +122,23 @@ def test_a_zip_bomb_is_bounded() -> None:
     assert found.problem is not None
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("begins", "name", "code"),
+    [
+        (b'<ClinicalDocument xmlns="urn:hl7-org:v3"><text>', "cr.xml", "cda-xml-size"),
+        (b"PK\x03\x04", "IHE_XDM.zip", "xdm-archive-size"),
+    ],
+)
+def test_a_hundred_megabytes_of_base64_hold_back_themselves_alone(begins: bytes, name: str, code: str) -> None:
+    huge = mime.leaf("application/octet-stream", begins + bytes(75_000_000), filename=name)
+    raw = message(huge, xml(make_cda(PATIENT)))
+    assert len(raw) > 100_000_000
+    first, second = find_documents(raw).documents
+    assert first.problem is not None and first.problem.code == code
+    assert second.problem is None and second.header is not None
+
+
 def test_messages_nested_without_end_stop() -> None:
     inner = message(xml(make_cda(PATIENT)))
     for _ in range(8):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from imap import utf7
 from imap.envelope import address_list
 from imap.errors import BadCommand, Refused
+from imap.grammar_append import another_message, append_target
 from imap.keys import keys_of
 from imap.listing import matches
 from imap.parser import GRAMMAR, parse
@@ -256,3 +257,27 @@ def test_fetch_items() -> None:
 
 def test_passwords_are_not_shown() -> None:
     assert "hunter2" not in repr(parse(b"a LOGIN me hunter2")) + repr(parse(b"a AUTHENTICATE PLAIN hunter2"))
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "again"),
+    [
+        (b"", False, False),
+        (b" ", False, True),
+        (b" (\\Seen) ", False, True),
+        (b' (\\Seen) "17-Jul-1996 02:44:25 -0700" ', False, True),
+        (b" UTF8 (", False, True),
+        (b") ", False, True),
+        (b") (\\Seen) UTF8 (", False, True),
+        (b" (\\Seen", False, False),
+        (b" x ", False, False),
+        (b"t APPEND INBOX ", True, False),
+        (b"t APPEND INBOX (\\Seen) UTF8 (", True, False),
+        (b"t APPEND ", False, False),
+        (b"t UID REPLACE 3 INBOX ", True, False),
+        (b"t SELECT INBOX ", False, False),
+    ],
+)
+def test_where_a_message_is_about_to_come(text: bytes, first: bool, again: bool) -> None:
+    assert (append_target(text, (), utf8=True) == "INBOX") is first
+    assert another_message(text, utf8=True) is again

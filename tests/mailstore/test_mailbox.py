@@ -92,7 +92,7 @@ def test_an_upload_is_bounded_and_leaves_no_trace(store: Store, account: Account
     with pytest.raises(NoSuchFolder):
         store.append_messages(account.id, "None", [NewMessage(one, frozenset(), NOW) for one in refused], NOW)
     store.sweep(NOW)
-    assert not list((place / "blobs" / "journal").glob("*")), "housekeeping leaves no journal"
+    assert sql(place, "SELECT blob FROM blob_journal") == [], "housekeeping leaves no journal"
     refused = [store.upload(1000) for _ in range(2)]
     with pytest.raises(StoreError):
         flags = (frozenset[str](), frozenset({"\\Bad"}))
@@ -239,6 +239,8 @@ def test_retention(store: Store, account: Account, place: Path) -> None:
     assert store.folder(account.id, "INBOX").total == 1
     ((detail,),) = sql(place, "SELECT detail FROM audit WHERE name = 'retention.removed'")
     assert json.loads(detail)["messages"] == "1"
+    (gone,) = [one.event for one in store.trace("<1@medecin.example>") if one.event.name == "message.expunged"]
+    assert (gone.detail["who"], gone.detail["uid"], gone.detail["source"]) == ("retention", "1", "")
     store.set_retention(account.id, "Corbeille", None)
     assert store.apply_retention(NOW + timedelta(days=1000)) == 0
     store.housekeep(NOW, timedelta(hours=1))
