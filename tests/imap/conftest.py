@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.hashes import quick_hashes
+from tests.imap import dovecot
+from tests.imap.dovecot import Dovecot
 from tests.imap.support import House, make_house, open_house
 from tests.postgres import PrivatePostgres
 
@@ -54,3 +56,13 @@ def house(model_house: Path, tmp_path: Path) -> Iterator[House]:
     opened = open_house(folder)
     yield opened
     opened.store.close()
+
+
+@pytest.fixture
+def oracle(tmp_path: Path) -> Iterator[Dovecot]:
+    """A Dovecot of the test's own."""
+    if not dovecot.available():
+        pytest.skip("Dovecot is not installed, or this is not root")
+    server = Dovecot(tmp_path / "dovecot")
+    yield server
+    server.stop()

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,15 +39,6 @@ ORDERS = (
     "FROM SUBJECT", "REVERSE SUBJECT",
 )  # fmt: skip
 FLAGS = ("\\Seen", "\\Flagged", "\\Answered", "\\Draft", "\\Deleted", "$label", "Mot")
-
-
-@pytest.fixture
-def oracle(tmp_path: Path) -> Iterator[Dovecot]:
-    if not dovecot.available():
-        pytest.skip("Dovecot is not installed, or this is not root")
-    server = Dovecot(tmp_path / "dovecot")
-    yield server
-    server.stop()
 
 
 class Pair:

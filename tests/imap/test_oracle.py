@@ -49,15 +49,6 @@ async def test_ours_on_postgresql(postgres_house: House, name: str) -> None:
         client.close()
 
 
-@pytest.fixture
-def oracle(tmp_path: Path) -> Iterator[Dovecot]:
-    if not dovecot.available():
-        pytest.skip("Dovecot is not installed, or this is not root")
-    server = Dovecot(tmp_path / "dovecot")
-    yield server
-    server.stop()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in SCRIPTS if name not in NOT_ON_ORACLE])
 async def test_oracle_agrees(oracle: Dovecot, name: str) -> None:
