@@ -30,6 +30,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from caducee.processors import keep_to_processor, processor_of
 from dmp_bridge import Depositor, Desk, plan_deposits
 from dmp_bridge.exchange import Answer
 from dmp_bridge.understand import Schema
@@ -180,6 +181,9 @@ def flow(arguments: argparse.Namespace, trust: Trust, folder: Path) -> dict[str,
                 now(),
             )
         depositor = Depositor(store, way, clock=now)
+        anywhere = os.sched_getaffinity(0)
+        os.environ.update(processor_of(1))
+        keep_to_processor()
         ids = store.due_deposits(now(), arguments.deposits)
         first = ids[: max(arguments.threads, 4)]
         with ThreadPoolExecutor(arguments.threads) as pool:
@@ -192,6 +196,7 @@ def flow(arguments: argparse.Namespace, trust: Trust, folder: Path) -> dict[str,
             tasks = [rest[begin : begin + BATCH] for begin in range(0, len(rest), BATCH)]
             outcomes = [outcome for done in pool.map(depositor.run_all, tasks) for outcome in done.values()]
             taken = time.monotonic() - begun
+            os.sched_setaffinity(0, anywhere)
             usage = resource.getrusage(resource.RUSAGE_SELF)
         assert len(outcomes) == len(rest) and all(outcome.state is DepositState.DEPOSITED for outcome in outcomes)
         cost = (usage.ru_utime + usage.ru_stime - used) / len(outcomes)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 from pathlib import Path
 
 import uvloop
 
+from caducee.processors import keep_to_processor, processor_of
 from dossier import Authority, RecordServer, RecordStore, bind, make_record_app, remember
 from trustspace import Anchors, Issued, PathValidator, Usage, read_crl, server_context
 
 
 def main(trust: Path, folder: Path) -> None:
     """Serve the practice certificates in `trust` (see tests.dossier.house.Trust)."""
+    os.environ.update(processor_of(0))
+    keep_to_processor()
     anchors = Anchors.load(trust)
     crls = [read_crl(path) for path in sorted((trust / "crl").glob("*.crl"))]
     validator = PathValidator(anchors, crls)

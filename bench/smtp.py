@@ -36,6 +36,7 @@ import uvloop
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from bench.smtp_peers import MB, drive, postfix, sink, wait_greeting
+from caducee.processors import keep_to_processor, processor_of
 from caducee.sharing import MOST, share
 from mailstore import Acceptance, Direction, OutgoingCopy
 from smtp import DecidingContext, Kind, Limits, Listen, SenderSettings, SmtpServers
@@ -60,10 +61,17 @@ def _world(folder: Path, size: int) -> World:
     return build(folder / "template", folder / "world", limits=_limits(size))
 
 
-def _serve(folder: str, size: int, listening: socket.socket, ready: _Ready, tls: bool) -> None:
+def _on_processor(number: int) -> None:
+    """As the processes of `caducee serve`."""
+    os.environ.update(processor_of(number))
+    keep_to_processor()
+
+
+def _serve(folder: str, size: int, listening: socket.socket, ready: _Ready, tls: bool, number: int) -> None:
     """One process: reception in clear, every client taken for the listed operator B; or submission under TLS."""
     from smtp import shell
 
+    _on_processor(number)
     resource.setrlimit(resource.RLIMIT_NOFILE, (20000, 20000))
     keep_large_apart()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
@@ -101,8 +109,8 @@ def ours(size: int, *, tls: bool = False, processes: int = PROCESSES) -> Iterato
         (listening,) = bound("127.0.0.1", 0)
         ready = context.Semaphore(0)
         started = [
-            context.Process(target=_serve, args=(folder, size, listening, ready, tls), daemon=True)
-            for _ in range(processes)
+            context.Process(target=_serve, args=(folder, size, listening, ready, tls, number), daemon=True)
+            for number in range(processes)
         ]
         for process in started:
             process.start()
@@ -242,6 +250,7 @@ def relay(count: int) -> tuple[float, float]:
 
 def _send(folder: str, port: int, number: int, ready: _Ready, go: _Ready) -> None:
     """One process of the sender, as the mail processes have it."""
+    _on_processor(number)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     a = reopen(Path(folder) / "world", "a", _limits(30 * MB))
 

@@ -15,6 +15,7 @@ from caducee.child import die_with_parent
 from caducee.errors import UsageError
 from caducee.folder import OperatorFolder
 from caducee.logs import configure_logs
+from caducee.processors import keep_to_processor
 from caducee.settings import SettingsError, load_settings
 from caducee.supervisor import CONFIGURATION_ERROR
 from directory import DirectoryError
@@ -32,6 +33,7 @@ _MODULES = {
 def main(argv: list[str]) -> int:
     """Run the process named by `argv` (role, folder, its number among those of its role). Returns its exit code."""
     die_with_parent()
+    keep_to_processor()
     role, folder, *number = argv
     try:
         settings = load_settings(Path(folder))

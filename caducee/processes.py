@@ -6,11 +6,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from caducee.figures import METRICS, forget_process
 from caducee.folder import OperatorFolder
 from caducee.private_directory import private_directory
+from caducee.processors import processor_of
 from caducee.settings import Settings
 from caducee.sharing import smtp_processes
 from caducee.sockets import SOCKETS, Sockets, as_variable
@@ -28,13 +30,21 @@ def child_specs(folder: OperatorFolder, settings: Settings, sockets: Sockets) ->
             await wait_for_port(loopback_address(settings.listen.host), settings.listen.ldap)
 
         specs.append(ChildSpec("directory", slapd.command(), answers))
+    return [*specs, *_our_own(folder, settings, sockets)]
+
+
+def _our_own(folder: OperatorFolder, settings: Settings, sockets: Sockets) -> list[ChildSpec]:
+    """The processes of this program, each kept to a processor unless the settings say otherwise."""
+    specs: list[ChildSpec] = []
     if settings.services.record:
         specs.append(ChildSpec("record", _argv("record", folder.root)))
-    if settings.services.mail:
-        specs += _mail(folder, settings, sockets)
     if settings.services.deposits and settings.dmp.url:
         specs.append(ChildSpec("deposits", _argv("deposits", folder.root)))
-    return specs
+    if settings.services.mail:
+        specs += _mail(folder, settings, sockets)
+    if not settings.services.own_processor:
+        return specs
+    return [replace(spec, environment={**spec.environment, **processor_of(index)}) for index, spec in enumerate(specs)]
 
 
 def _mail(folder: OperatorFolder, settings: Settings, sockets: Sockets) -> list[ChildSpec]:

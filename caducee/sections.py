@@ -85,6 +85,10 @@ class ServicesSection(Section):
         default=False,
         description="The embedded patient's record (practice and tests; the real one is the national DMP).",
     )
+    own_processor: bool = Field(
+        default=True,
+        description="Keep each process to one processor, in turn: quicker, unless other programs need the same ones.",
+    )
 
 
 class ListenSection(Section):

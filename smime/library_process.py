@@ -169,6 +169,10 @@ def framed(octets: bytes) -> bytes:
 
 def serve(answering: Callable[[bytes], Callable[[bytes], bytes]]) -> None:
     """In the process: answer until the other side closes. `answering` is given the first frame."""
+    # Whoever started this process may keep to one processor, its own: two on it would wait for one another.
+    if hasattr(os, "sched_setaffinity"):
+        with suppress(OSError):
+            os.sched_setaffinity(0, range(os.cpu_count() or 1))
     # A library may print: what it prints must not be taken for an answer.
     out = os.dup(1)
     os.dup2(2, 1)
