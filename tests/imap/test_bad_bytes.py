@@ -50,7 +50,9 @@ async def _abuse(house: House, server: object, state: str, dice: random.Random) 
         pass
     # The server may be waiting for a literal: nothing more comes then.
     quiet = -1
-    while not reading.done() and quiet != len(answer):
+    for turn in range(100):
+        if reading.done() or (quiet == len(answer) and (answer or turn == 99)):
+            break
         quiet = len(answer)
         await asyncio.wait([reading], timeout=0.1)
     client.writer.transport.abort()

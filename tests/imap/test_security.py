@@ -309,8 +309,12 @@ async def test_a_mailbox_that_is_closed_loses_its_sessions(house: House) -> None
         house.store.set_active(ADDRESS, False)
         answer = await reading.command("b FETCH 1 BODY[]")
         assert len(answer) == 1 and answer[0].startswith(b"* BYE")
-        house.deliver()
-        assert (await idling.response()).startswith(b"* BYE")
+        for _ in range(8):  # what it was being told while the mailbox was closed may still come
+            house.deliver()
+            answer = [await idling.response()]
+            if answer[0].startswith(b"* BYE"):
+                break
+        assert answer[0].startswith(b"* BYE")
         assert await reading.eof() and await idling.eof()
 
 
