@@ -32,7 +32,8 @@ class OriginalVerbs(Core):
     """Verbs on originals."""
 
     def deposit_original(self, deposit_id: int) -> bytes:
-        """The message to give back with the receipt of a deposit, b"" when none is kept (any more). Raises BlobDamaged."""
+        """The message to give back with the receipt of a deposit, b"" when none is kept (any more). Raises BlobDamaged,
+        NoSuchMessage when its content is gone."""
         with self._db.read() as connection:
             blob = connection.execute(_READ, {"number": deposit_id}).scalar()
         return b"" if blob is None else self._blobs.read(blob)

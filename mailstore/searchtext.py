@@ -23,16 +23,28 @@ SMALLEST, LARGEST = 10, 17  # powers of two: bits of a signature
 _GOLDEN = 0x9E3779B1  # 2^32 divided by the golden ratio: spreads neighbours (Knuth, TAOCP 6.4)
 _SEPARATOR = "\x00"
 _MARKS = re.compile("[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]+")
+_BLOCK = 64 * 1024
 _LIGATURES = str.maketrans({"œ": "oe", "æ": "ae"})
 
 
-def folded(text: str) -> str:
-    """A text without letter case, accents and ligatures: who looks for `resultats` or `oedeme` finds « Résultats » and
-    « Œdème », and the other way round. Finds all that i;unicode-casemap (RFC 5051), which RFC 9051 advises, would find."""
-    low = text.casefold()
+def folded(text: str, limit: int = TEXT_LIMIT) -> str:
+    """A text without letter case, accents and ligatures, as far as `limit` characters: who looks for `resultats` or `oedeme`
+    finds « Résultats » and « Œdème », and the other way round. Finds all that i;unicode-casemap (RFC 5051), which RFC 9051
+    advises, would find.
+
+    In blocks, because one character may become eighteen: what is made is bounded, not only what is kept."""
+    low = text[:limit].casefold()
     if low.isascii():
-        return low
-    return _MARKS.sub("", normalize("NFKD", low).casefold()).translate(_LIGATURES)
+        return low[:limit]
+    pieces: list[str] = []
+    room = limit
+    for start in range(0, len(low), _BLOCK):
+        plain = normalize("NFKD", low[start : start + _BLOCK]).casefold()
+        pieces.append(_MARKS.sub("", plain).translate(_LIGATURES)[:room])
+        room -= len(pieces[-1])
+        if room <= 0:
+            break
+    return "".join(pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +87,7 @@ def search_text(raw: bytes) -> str:
     header = "\n".join(f"{field.name}: {_line(decode_words(field.text))}" for field in root.fields)
     names = [part.filename for part in root.walk()]
     sections = (header, "\n".join(_texts(root, raw)), "\n".join(_line(name) for name in names if name))
-    return _SEPARATOR.join(folded(section.replace(_SEPARATOR, ""))[:TEXT_LIMIT] for section in sections)
+    return _SEPARATOR.join(folded(section.replace(_SEPARATOR, "")) for section in sections)
 
 
 def signature(text: str) -> bytes:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from directory import Directory, Slapd, synthetic_entries
 from tests.directory.helpers import PASSWORD, Authority, free_port
+from tests.directory.imports import reading, small_slapd
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +49,20 @@ def operator(slapd: Slapd) -> Iterator[Directory]:
     directory = Directory(slapd.url, bind_dn=slapd.admin_dn, password=PASSWORD)
     yield directory
     directory.close()
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Slapd]:
+    """A small slapd that the test may maltreat."""
+    with small_slapd(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def own_reader(own: Slapd) -> Iterator[Directory]:
+    """A client of it that may read."""
+    with closing(reading(own)) as directory:
+        yield directory
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -32,21 +31,7 @@ from tests.directory.imports import (
     make_full,
     make_large,
     read_day,
-    reading,
-    small_slapd,
 )
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[Slapd]:
-    with small_slapd(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture
-def reader(own: Slapd) -> Iterator[Directory]:
-    with closing(reading(own)) as directory:
-        yield directory
 
 
 @pytest.mark.slow
@@ -68,7 +53,7 @@ def test_full_load_and_difference_end_in_the_same_directory(own: Slapd, tmp_path
 
 
 @pytest.mark.slow
-def test_what_the_extraction_does_not_carry_stays(own: Slapd, reader: Directory, tmp_path: Path) -> None:
+def test_what_the_extraction_does_not_carry_stays(own: Slapd, own_reader: Directory, tmp_path: Path) -> None:
     for load in (make_difference, make_large, make_full):
         make_full(own, read(mailboxes(tmp_path, row(), row(mail="seule@medecin.mssante.fr")))[0], max_removed=1.0)
         seal = certificate()
@@ -83,33 +68,33 @@ def test_what_the_extraction_does_not_carry_stays(own: Slapd, reader: Directory,
                 ],
             )
         load(own, read(mailboxes(tmp_path, row(skill="SM54")))[0], max_removed=1.0)
-        found = reader.by_address(MAIL)
+        found = own_reader.by_address(MAIL)
         assert found is not None
         assert (found.certificates, found.description, found.red_list) == ((seal,), "Cabinet du centre", True)
         assert (found.city, found.speciality) == ("LYON", "SM54")
-        assert reader.by_address("seule@medecin.mssante.fr") is None
-        assert reader.by_address(CLAIRE_EXEMPLE.mail) == CLAIRE_EXEMPLE.entry()  # the operator's own
+        assert own_reader.by_address("seule@medecin.mssante.fr") is None
+        assert own_reader.by_address(CLAIRE_EXEMPLE.mail) == CLAIRE_EXEMPLE.entry()  # the operator's own
         with closing(Directory(own.url)) as anonymous:
             assert anonymous.by_address(MAIL) is None
         make_full(own, read(mailboxes(tmp_path, row(mail="autre@medecin.mssante.fr")))[0], max_removed=1.0)
 
 
-def test_an_import_never_takes_the_operators_entries(own: Slapd, reader: Directory, tmp_path: Path) -> None:
+def test_an_import_never_takes_the_operators_entries(own: Slapd, own_reader: Directory, tmp_path: Path) -> None:
     thief = row(mail=CLAIRE_EXEMPLE.mail, surname="AUTRE", national="810999000028", number="10999000028")
     for load in (make_full, make_difference, make_large):
         load(own, read(mailboxes(tmp_path, row(), thief))[0])
-        assert reader.by_address(CLAIRE_EXEMPLE.mail) == CLAIRE_EXEMPLE.entry()
+        assert own_reader.by_address(CLAIRE_EXEMPLE.mail) == CLAIRE_EXEMPLE.entry()
 
 
-def test_a_rejected_row_leaves_what_is_served(own: Slapd, reader: Directory, tmp_path: Path) -> None:
+def test_a_rejected_row_leaves_what_is_served(own: Slapd, own_reader: Directory, tmp_path: Path) -> None:
     good = row(mail="autre@medecin.mssante.fr", national="810999000028", number="10999000028")
     make_full(own, read(mailboxes(tmp_path, row(), good))[0])
-    before = reader.by_address(MAIL)
+    before = own_reader.by_address(MAIL)
     for load in (make_difference, make_full):
         national, report = read(mailboxes(tmp_path, row(profession="77", surname="AUTRE"), good))
         assert report.rejected == 1
         assert load(own, national).removed == 0
-        assert reader.by_address(MAIL) == before is not None
+        assert own_reader.by_address(MAIL) == before is not None
 
 
 def test_a_delivery_that_would_empty_the_directory_is_refused(own: Slapd, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -34,22 +34,8 @@ from tests.directory.imports import (
     make_full,
     make_large,
     read_day,
-    reading,
-    small_slapd,
     traffic,
 )
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[Slapd]:
-    with small_slapd(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture
-def reader(own: Slapd) -> Iterator[Directory]:
-    with closing(reading(own)) as directory:
-        yield directory
 
 
 @pytest.mark.slow
@@ -75,7 +61,7 @@ def test_look_ups_are_served_throughout(own: Slapd, tmp_path: Path) -> None:
     ("load", "when"), [(make_full, "comparison"), (make_large, "comparison"), (make_large, "changes")]
 )
 def test_changes_made_during_a_load_are_not_lost(
-    own: Slapd, reader: Directory, tmp_path: Path, load: Callable[..., Outcome], when: str
+    own: Slapd, own_reader: Directory, tmp_path: Path, load: Callable[..., Outcome], when: str
 ) -> None:
     """Somebody adds, changes and removes entries while new data is made: the journal is made again on it."""
     national = read_day(tmp_path, DAY)
@@ -102,10 +88,10 @@ def test_changes_made_during_a_load_are_not_lost(
 
     load(own, national, progress=Meddler())
     assert touched.is_set()
-    claire = reader.by_address(CLAIRE_EXEMPLE.mail)
+    claire = own_reader.by_address(CLAIRE_EXEMPLE.mail)
     assert claire is not None and claire.city == "Villeurbanne"
-    assert reader.by_address("neuve@x.fr") is not None
-    assert reader.by_address("secretariat@labo-exemple.mssante.fr") is None
+    assert own_reader.by_address("neuve@x.fr") is not None
+    assert own_reader.by_address("secretariat@labo-exemple.mssante.fr") is None
     with own.manager() as admin:
         found = admin.search_s(entry_dn(CLAIRE_EXEMPLE.mail), 0, "(objectClass=*)", ["telephoneNumber"])
     assert sorted(found[0][1]["telephoneNumber"]) == [b"01", b"02"]
@@ -113,7 +99,7 @@ def test_changes_made_during_a_load_are_not_lost(
 
 @pytest.mark.slow
 def test_a_change_of_the_same_entry_during_a_large_difference_wins(
-    own: Slapd, reader: Directory, tmp_path: Path
+    own: Slapd, own_reader: Directory, tmp_path: Path
 ) -> None:
     def delivery(**changed: str) -> NationalDirectory:
         return read(mailboxes(tmp_path, row(**changed), row(mail="seule@medecin.mssante.fr", **changed)))[0]
@@ -134,9 +120,9 @@ def test_a_change_of_the_same_entry_during_a_large_difference_wins(
                 admin.delete_s(entry_dn("seule@medecin.mssante.fr"))
 
     assert make_large(own, delivery(skill="SM54"), progress=Meddler()).changed == 2
-    found = reader.by_address(MAIL)
+    found = own_reader.by_address(MAIL)
     assert found is not None and (found.city, found.speciality) == ("Villeurbanne", "SM54")
-    assert reader.by_address("seule@medecin.mssante.fr") is None
+    assert own_reader.by_address("seule@medecin.mssante.fr") is None
 
 
 @pytest.mark.slow

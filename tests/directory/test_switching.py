@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -24,12 +23,6 @@ from directory.health import health
 from directory.rights import READER, account_dn
 from tests.directory.imports import READER_PASSWORD, REPOSITORY, reading, small_slapd, traffic
 from tests.directory.test_watch import until
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[Slapd]:
-    with small_slapd(tmp_path) as server:
-        yield server
 
 
 def prepared(slapd: Slapd) -> str:

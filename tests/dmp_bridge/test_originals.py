@@ -173,6 +173,22 @@ def test_the_whole_message_comes_back_octet_for_octet_and_is_let_go(house: House
     assert house.store.deposit_original(number) == b""
 
 
+@pytest.mark.parametrize("loss", ["gone", "cut"])
+def test_a_lost_original_never_keeps_a_deposit_from_its_end(house: House, tmp_path: Path, loss: str) -> None:
+    number = house.submit(sent(ASKED))
+    with house.store._db.read() as connection:
+        blob = connection.execute(select(deposit_originals.c.blob)).scalar_one()
+    [file] = [one for one in tmp_path.rglob(blob) if one.is_file()]
+    file.unlink() if loss == "gone" else file.write_bytes(file.read_bytes()[:40])
+    house.end(number, DONE)
+    assert house.store.deposits()[0].state is DepositState.DEPOSITED
+    [told] = house.inbox(SENDER)
+    assert third_part(told).media_type == "text/rfc822-headers" and b"is lost" in mime.parse(told).children[0].decoded(
+        told
+    )
+    assert house.kept()[0] == 0
+
+
 def test_what_came_encrypted_goes_back_encrypted(house: House) -> None:
     author = "gp@ailleurs.mssante.fr"
     clear = sent(("Disposition-Notification-To", author), author=author)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,17 @@ def test_texts_are_folded() -> None:
     assert folded("Œdème, RÉSULTATS, Straße, ﬁn, İ") == "oedeme, resultats, strasse, fin, i"
     assert folded("cafe\u0301") == folded("CAFÉ") == "cafe"
     assert folded("日本 Ελλάς") == "日本 ελλασ", "other writings keep their letters"
+
+
+def test_a_text_that_grows_when_folded_stays_bounded() -> None:
+    """One character of three octets becomes eighteen: eight million of them once took a gigabyte."""
+    tracemalloc.start()
+    assert len(folded("\ufdfa" * 1_000_000, 1_000_000)) == 1_000_000
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 24 * 2**20
+    text = "é" * 70_000 + "Œdème"  # a word across the end of a block, and after it
+    assert folded(text) == "e" * 70_000 + "oedeme" and len(folded(text, 100)) == 100
 
 
 def test_a_label_of_us_ascii_on_what_is_not_hides_nothing() -> None:
