@@ -8,6 +8,7 @@ quicker).
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import json
 import multiprocessing
@@ -132,6 +133,7 @@ def _serve(url: str, folder: Path, certificate: Path, key: Path, ready: multipro
         await server.start()
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+        gc.freeze()  # as every process of `caducee serve`
         ready.send(server.ports[0])
         await stop.wait()
         await server.stop()

@@ -7,7 +7,7 @@ and their number is bounded; groups become the start and end markers of RFC 3501
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -19,28 +19,25 @@ from mime import Field
 MOST_ADDRESSES = 1000
 MOST_VALUE = 64 * 1024
 _FOLD = re.compile(rb"\r?\n(?=[ \t])")
-_CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_CONTROLS = bytes({*range(0x20), 0x7F} - {0x09})
 _TOKEN = re.compile(rb'"((?:[^"\\]|\\.)*+)"|([<>,;:()])|([^<>,;:()"]++)|(.)', re.DOTALL)
 _UNQUOTED = re.compile(rb'((?!))|([<>,;:()])|([^<>,;:()"]++)|(.)', re.DOTALL)
 _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
 
 
-Header = Mapping[str, bytes]
-"""The first field of each name, in lower case, as it is written."""
-
-
-def header_of(fields: Sequence[Field]) -> Header:
-    """The header that these fields make, for `value_of`."""
-    found: dict[str, bytes] = {}
-    for field in fields:
-        found.setdefault(field.name.lower(), field.value)
-    return found
+Header = Mapping[str, Field]
+"""The first field of each name, in lower case (`Part.first`)."""
 
 
 def value_of(header: Header, name: str) -> bytes | None:
     """The first field of that name: unfolded, stripped, control characters out; None when there is none."""
-    value = header.get(name)
-    return None if value is None else _CONTROLS.sub(b"", _FOLD.sub(b"", value[:MOST_VALUE])).strip()
+    field = header.get(name)
+    if field is None:
+        return None
+    value = field.value[:MOST_VALUE]
+    if b"\n" in value:
+        value = _FOLD.sub(b"", value)
+    return value.translate(None, _CONTROLS).strip()
 
 
 @dataclass(frozen=True, slots=True)

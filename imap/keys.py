@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import date
 from email.utils import parsedate_tz
 from functools import lru_cache
 from html.parser import HTMLParser
 
 from imap.base_subject import base_subject, collation_key
-from imap.envelope import REMEMBERED, Header, addresses, header_of, value_of
+from imap.envelope import REMEMBERED, Header, addresses, value_of
 from mime import Part
 from mime.words import decode_charset, decode_words, text
 
@@ -21,6 +21,8 @@ MOST_TEXT = 200
 MOST_REFERENCES = 100
 MOST_PREVIEW = 200  # characters (RFC 8970 §3.1)
 _PREVIEW_OCTETS = 16 * 1024
+_DAY = 86_400
+_EPOCH = date(1970, 1, 1).toordinal()
 _MESSAGE_ID = re.compile(r"<([^<>\s\x00]{1,250})>")
 
 
@@ -45,10 +47,9 @@ class Keys:
 
 def keys_of(root: Part, raw: bytes) -> Keys:
     """The keys of a parsed message. Never raises."""
-    header = header_of(root.fields)
     subject, is_reply = base_subject(root.get("subject") or "")
     sent, day = _sent(root.get("date") or "")
-    senders, receivers, copies = (_first_address(header, name) for name in ("from", "to", "cc"))
+    senders, receivers, copies = (_first_address(root.first, name) for name in ("from", "to", "cc"))
     return Keys(
         subject=_text(collation_key(subject)),
         is_reply=is_reply,
@@ -105,9 +106,11 @@ def _sent(value: str) -> tuple[float | None, date | None]:
         hour, minute, second = (parsed[3], parsed[4], parsed[5])
         if not (0 <= hour < 24 and 0 <= minute < 60 and 0 <= second < 61):
             hour = minute = second = 0
-        zone = timezone(timedelta(seconds=parsed[9] or 0))
-        moment = datetime(day.year, day.month, day.day, hour, minute, min(second, 59), tzinfo=zone)
-        return (moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds(), day
+        zone = parsed[9] or 0
+        if abs(zone) >= _DAY:
+            return None, None
+        days = day.toordinal() - _EPOCH
+        return float(days * _DAY + hour * 3600 + minute * 60 + min(second, 59) - zone), day
     except (ValueError, IndexError, OverflowError, TypeError):
         return None, None
 
@@ -140,7 +143,7 @@ def preview(root: Part, raw: bytes) -> str:
         if part is None:
             continue
         start = raw[part.body_start : min(part.end, part.body_start + _PREVIEW_OCTETS)]
-        leaf = Part(0, 0, len(start), (), part.media_type, part.parameters, part.encoding, (), ())
+        leaf = Part(0, 0, len(start), (), part.media_type, part.parameters, part.encoding, (), {}, ())
         shown = decode_charset(leaf.decoded(start), part.parameters.get("charset", "utf-8"))
         if media_type == "text/html":
             words = _Words()

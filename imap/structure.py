@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
-from imap.envelope import Header, envelope, header_of, value_of
+from imap.envelope import Header, envelope, value_of
 from imap.format import nstring, string
 from mime import Part
 
@@ -97,10 +97,9 @@ def shown_type(part: Part) -> tuple[str, str]:
     return kind or "text", subtype or "plain"
 
 
-def body_structure(part: Part, raw: bytes, header: Header | None = None) -> tuple[bytes, bytes]:
-    """BODY and BODYSTRUCTURE. Depth is that of the parsed tree, which is bounded. `header` is the part's, when the caller
-    has it already."""
-    header = header_of(part.fields) if header is None else header
+def body_structure(part: Part, raw: bytes) -> tuple[bytes, bytes]:
+    """BODY and BODYSTRUCTURE. Depth is that of the parsed tree, which is bounded."""
+    header = part.first
     kind, subtype = shown_type(part)
     parameters = _parameters(value_of(header, "content-type"))
     if kind == "multipart":
@@ -125,9 +124,9 @@ def body_structure(part: Part, raw: bytes, header: Header | None = None) -> tupl
     body, structure = start, start
     lines = b" %d" % raw.count(b"\n", part.body_start, part.end)
     if kind == "message" and part.children:
-        child = header_of(part.children[0].fields)
-        inside = b" " + envelope(child)
-        shown, extended = body_structure(part.children[0], raw, child)
+        child = part.children[0]
+        inside = b" " + envelope(child.first)
+        shown, extended = body_structure(child, raw)
         body, structure = body + inside + b" " + shown + lines, structure + inside + b" " + extended + lines
     elif kind == "text":
         body, structure = body + lines, structure + lines

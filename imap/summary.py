@@ -17,7 +17,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from imap.envelope import envelope, header_of
+from imap.envelope import envelope
 from imap.kept import keep
 from imap.keys import Keys, decode_keys, encode_keys, keys_of
 from imap.structure import body_structure
@@ -120,12 +120,11 @@ def compute(raw: bytes) -> Summary:
 
 
 def _summary(root: Part, raw: bytes) -> Summary:
-    header = header_of(root.fields)
-    body, structure = body_structure(root, raw, header)
+    body, structure = body_structure(root, raw)
     return Summary(
         size=len(raw),
         header_length=root.body_start,
-        envelope=envelope(header),
+        envelope=envelope(root.first),
         body=body,
         structure=structure,
         encoded_places=_encode_places(root),

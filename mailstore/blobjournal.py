@@ -1,15 +1,14 @@
 """Small contents made durable by the very transaction that refers to them (ADR 0056).
 
-A content in a file of its own costs two syncs, the file's and its folder's, before the commit's own. A small one is written to
-its file without any, so that readers know of no journal, and its octets go into a table by the transaction that first
-refers to it: one commit, one sync. When the table has grown, a thread syncs the files and removes the rows.
+A content in a file of its own costs two syncs, the file's and its folder's, before the commit's own. The octets of a small one
+go into a table instead, by the transaction that first refers to it: one commit, one sync. Readers find them there. When the
+table has grown, a thread gives each its file and removes the rows.
 
 Invariants:
 * what the table holds is the files' own octets: encrypted, each under its own data key;
-* a content is durable from the commit on: by its row until its file is synced, by its file then. A transaction that did not
+* a content is durable from the commit on: by its row until it has its file, by its file then. A transaction that did not
   happen leaves no row;
-* a row goes only once its file is found whole, or written again, and synced. Any process may do so for any row: after a
-  power cut the first to open the store mends the files, before anybody reads them.
+* a row goes only once its file is whole and synced. Any process may do so for any row.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
 import structlog
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, bindparam, delete, func, insert, select
 
 from mailstore.blobs import BlobStore
 from mailstore.database import Database
@@ -32,18 +31,22 @@ LIMIT = 8 * 1024 * 1024
 _AT_ONCE = 500
 """Rows in hand: the folders of their files, 256 at most, are synced once for all of them."""
 _INSERT = Direct(insert(blob_journal).inline(), "blob", "octets")
+_FIND = Direct(select(blob_journal.c.octets).where(blob_journal.c.blob == bindparam("sought")))
 _log = structlog.get_logger(__name__)
 
 
 class BlobJournal:
-    """The journal of a store, as one process uses it. Thread safe."""
+    """The journal of a store, as one process uses it; `blobs` find in it what has no file. Thread safe."""
 
     def __init__(self, database: Database, blobs: BlobStore) -> None:
+        """Raises StoreUnavailable."""
         self._db = database
         self._blobs = blobs
         self._lock = threading.Lock()
-        self._size = 0
         self._settling: threading.Thread | None = None
+        with database.read() as connection:  # what processes left that are no more
+            self._size = connection.execute(select(func.sum(func.length(blob_journal.c.octets)))).scalar() or 0
+        blobs.journaled = self.find
 
     def enter(self, connection: Connection, blobs: Iterable[str]) -> None:
         """In the transaction that refers to them first, make durable those of these contents that are staged."""
@@ -57,24 +60,19 @@ class BlobJournal:
                 self._settling = threading.Thread(target=self._settle_aside, name="blob-journal", daemon=True)
                 self._settling.start()
 
-    def mend(self) -> int:
-        """Write again the files that a power cut has spoiled; returns how many. To be called before anybody reads. Raises
-        StoreUnavailable."""
+    def find(self, blob: str) -> bytes | None:
+        """The octets of a blob that is here. Raises StoreUnavailable."""
         with self._db.read() as connection:
-            self._size = connection.execute(select(func.sum(func.length(blob_journal.c.octets)))).scalar() or 0
-        if not self._size:
-            return 0
-        return sum(self._blobs.restore(blob, octets) for batch in self._batches() for blob, octets in batch)
+            row = _FIND.first(connection, {"sought": blob})
+        return None if row is None else bytes(row[0])
 
     def settle(self) -> None:
         """Have every content that is here durable by its file, and forget it here. Raises StoreUnavailable."""
         with self._lock:
             self._size = 0
         for batch in self._batches():
-            for blob, octets in batch:
-                self._blobs.restore(blob, octets)
+            self._blobs.place(batch)
             names = [blob for blob, _ in batch]
-            self._blobs.sync(names)
             with self._db.write() as connection:
                 connection.execute(delete(blob_journal).where(blob_journal.c.blob.in_(names)))
 

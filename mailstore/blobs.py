@@ -4,13 +4,9 @@ Invariants:
 * no clear byte reaches the disk: content is encrypted in memory, in 64 KiB chunks, under a data key of its own which the
   master key wraps;
 * a blob's content is written once and never changed, only its wrapped key may be (`rewrap`): temporary name, fsync,
-  rename, fsync of the folder. A name without `.tmp` is a whole blob. A small one that is staged is written without any sync:
-  the transaction that refers to it makes it durable (`blobjournal`);
-* each chunk authenticates the blob's id, its index and whether it is the last; the wrapped key authenticates the id and
-  the total size. Truncation, lengthening, reordering, and exchange between blobs are all detected (BlobDamaged).
-
-File: magic (8) | content size (8, big endian) | wrapped data key (60) | chunks, each ciphertext + tag (16).
-A chunk's nonce is its index: each data key encrypts one blob only, so no nonce ever serves twice.
+  final name, fsync of the folder. A name without `.tmp` is a whole blob. A small one that is staged has no file at first:
+  the transaction that refers to it keeps its octets, and readers are given those (`blobjournal`);
+* truncation, lengthening, reordering, and exchange between blobs are all detected (`blobformat`, BlobDamaged).
 """
 
 from __future__ import annotations
@@ -19,24 +15,19 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from mailstore.crypto import KEY_SIZE, NONCE_SIZE, TAG_SIZE, KeyRing, Purpose, SealBroken, derive_key, sync_folder
+from mailstore.blobformat import CHUNK, HEADER_SIZE, MAGIC, InFile, InMemory, Reader, Source, key_aad, octets_of
+from mailstore.crypto import KeyRing, Purpose, SealBroken, derive_key, sync_folder
 from mailstore.model import BlobDamaged, NoSuchMessage, StoreUnavailable
 
-CHUNK = 64 * 1024
 SMALL = CHUNK
 """Octets of the largest content that is staged."""
-_AT_ONCE = 4
-"""Chunks that a reader of a whole content has in hand."""
-MAGIC = b"CADBLOB1"
-WRAPPED_SIZE = NONCE_SIZE + KEY_SIZE + TAG_SIZE
-HEADER_SIZE = len(MAGIC) + 8 + WRAPPED_SIZE
 _ID = re.compile(r"[0-9a-f]{32}\Z")
 _TEMPORARY = re.compile(r"[0-9a-f]{32}\.tmp\Z")
 
@@ -49,6 +40,8 @@ class BlobStore:
         the one key of the folder is derived. Raises StoreUnavailable."""
         self._folder = folder
         self._staged: dict[str, bytes] = {}
+        self.journaled: Callable[[str], bytes | None] = lambda _blob: None
+        """Asked for the octets of a blob that has no file."""
         self._ring = key if isinstance(key, KeyRing) else KeyRing([derive_key(key, Purpose.BLOB_KEYS)])
         try:
             # All sub-folders at once: their own durability is then settled before any blob is written.
@@ -71,47 +64,45 @@ class BlobStore:
     def write_all(self, contents: Sequence[bytes]) -> list[str]:
         """As `write` for several contents, with one sync of their common sub-folder besides their own. Raises
         StoreUnavailable: then none is left behind."""
-        return self._write([(True, content) for content in contents])
+        blobs = _fresh_ids(len(contents))
+        self._write_durable(dict(zip(blobs, contents, strict=True)))
+        return blobs
 
     def stage(self, contents: Sequence[bytes]) -> list[str]:
-        """As `write_all`, but for the small ones, which can be read from now on and are durable only with the transaction
-        that takes what `staged` gives of them; until then, and until `unstage`, they are held in memory."""
-        return self._write([(len(content) > SMALL, content) for content in contents])
+        """As `write_all`, but the small ones are only encrypted, and held in memory until `unstage`: they are durable with
+        the transaction that takes what `staged` gives of them, and get a file later (`place`)."""
+        blobs = _fresh_ids(len(contents))
+        found = list(zip(blobs, contents, strict=True))
+        large = {blob: content for blob, content in found if len(content) > SMALL}
+        if large:
+            self._write_durable(large)
+        for blob, content in found:
+            if len(content) <= SMALL:
+                self._staged[blob] = b"".join(octets_of(blob, content, self._ring))
+        return blobs
 
-    def _write(self, contents: Sequence[tuple[bool, bytes]]) -> list[str]:
-        """Contents, and whether each is to be durable; their ids."""
-        prefix = secrets.token_hex(1)
-        blobs = [prefix + secrets.token_hex(15) for _ in contents]
+    def _write_durable(self, contents: dict[str, bytes]) -> None:
+        """Blobs of one sub-folder, by their ids."""
         try:
             try:
-                for blob, (durable, content) in zip(blobs, contents, strict=True):
-                    if durable:
-                        self._write_durable(blob, content)
-                    else:
-                        octets = self._staged[blob] = b"".join(self._octets(blob, content))
-                        write_file(self._place(blob), octets)
-                if any(durable for durable, _ in contents):
-                    sync_folder(self._folder / prefix)
+                for blob, content in contents.items():
+                    final = self._path(blob)
+                    temporary = final.with_suffix(".tmp")
+                    with _created(temporary) as file:
+                        file.writelines(octets_of(blob, content, self._ring))
+                        file.flush()
+                        os.fsync(file.fileno())
+                    temporary.rename(final)
+                for folder in {self._path(blob).parent for blob in contents}:
+                    sync_folder(folder)
             except BaseException:
-                for blob in blobs:
-                    self._staged.pop(blob, None)
+                for blob in contents:
                     for leftover in (self._path(blob).with_suffix(".tmp"), self._path(blob)):
                         with suppress(OSError):
                             leftover.unlink(missing_ok=True)
                 raise
         except OSError as error:
             raise _unavailable("écrire", "write", error) from error
-        return blobs
-
-    def _write_durable(self, blob: str, content: bytes) -> None:
-        final = self._path(blob)
-        temporary = final.with_suffix(".tmp")
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb", buffering=4 * CHUNK) as file:
-            file.writelines(self._octets(blob, content))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(final)
 
     def staged(self, blob: str) -> bytes | None:
         """The octets that a transaction must keep for this blob to be durable; None when it is so by itself."""
@@ -122,46 +113,29 @@ class BlobStore:
         for blob in blobs:
             self._staged.pop(blob, None)
 
-    def restore(self, blob: str, octets: bytes) -> bool:
-        """Have the file of a blob hold these octets, which were staged; whether it did not. Raises StoreUnavailable."""
+    def place(self, octets: Sequence[tuple[str, bytes]]) -> None:
+        """Give blobs that were staged their files, which survive a power cut when this returns. One that has its file keeps
+        it: its key may have been wrapped anew since. Raises StoreUnavailable."""
+        # Under names of their own: another process may be giving the same blobs their files. All are written before the
+        # first sync: the disk then takes them together.
+        temporaries = [self._path(blob).with_name(f"{secrets.token_hex(16)}.tmp") for blob, _ in octets]
         try:
-            path = self._path(blob)
             try:
-                if _same(path.read_bytes(), octets):
-                    return False
-            except FileNotFoundError:
-                pass
-            write_file(str(path), octets)
-            return True
-        except OSError as error:
-            raise _unavailable("écrire", "write", error) from error
-
-    def sync(self, blobs: Collection[str]) -> None:
-        """Have the files of these blobs, where they are, survive a power cut. Raises StoreUnavailable."""
-        try:
-            for blob in blobs:
-                with suppress(FileNotFoundError):  # deleted meanwhile
-                    handle = os.open(self._path(blob), os.O_RDONLY | os.O_CLOEXEC)
-                    try:
-                        os.fsync(handle)
-                    finally:
-                        os.close(handle)
-            for folder in sorted({self._path(blob).parent for blob in blobs}):
+                for temporary, (_, content) in zip(temporaries, octets, strict=True):
+                    with _created(temporary) as file:
+                        file.write(content)
+                for temporary, (blob, _) in zip(temporaries, octets, strict=True):
+                    _sync_file(temporary)
+                    with suppress(FileExistsError):
+                        os.link(temporary, self._path(blob))
+            finally:
+                for temporary in temporaries:
+                    with suppress(OSError):
+                        temporary.unlink(missing_ok=True)
+            for folder in sorted({temporary.parent for temporary in temporaries}):
                 sync_folder(folder)
         except OSError as error:
             raise _unavailable("écrire", "write", error) from error
-
-    def _octets(self, blob: str, content: bytes) -> Iterator[bytes]:
-        """What the file of a blob holds: its header, then its chunks."""
-        data_key = AESGCM.generate_key(bit_length=8 * KEY_SIZE)
-        cipher = AESGCM(data_key)
-        size = len(content)
-        total = _chunks(size)
-        view = memoryview(content)
-        yield MAGIC + size.to_bytes(8, "big") + self._ring.seal(data_key, key_aad(blob, size))
-        for index in range(total):
-            piece = view[index * CHUNK : (index + 1) * CHUNK]
-            yield cipher.encrypt(chunk_nonce(index), piece, chunk_aad(blob, index, index == total - 1))
 
     def read(self, blob: str, start: int = 0, stop: int | None = None) -> bytes:
         """Bytes `start` to `stop` of a blob, as a slice of non-negative bounds; only the chunks needed are decrypted.
@@ -171,59 +145,30 @@ class BlobStore:
         """
         if start < 0 or (stop is not None and stop < 0):
             raise ValueError("negative bound")
-        handle = self._open(blob)
-        try:
-            size, cipher = self._read_header(handle, blob)
-            end = size if stop is None else min(stop, size)
-            if start >= end:
-                if size:
-                    return b""
-                first, last = 0, 0  # an empty blob still authenticates its only chunk
-            else:
-                first, last = start // CHUNK, (end - 1) // CHUNK
-            total = _chunks(size)
-            sealed = memoryview(os.pread(handle, (last - first + 1) * (CHUNK + TAG_SIZE), _offset(first)))
-            pieces = []
-            for index in range(first, last + 1):
-                at = (index - first) * (CHUNK + TAG_SIZE)
-                pieces.append(
-                    cipher.decrypt(
-                        chunk_nonce(index),
-                        sealed[at : at + CHUNK + TAG_SIZE],
-                        chunk_aad(blob, index, index == total - 1),
-                    )
-                )
-            return b"".join(pieces)[start - first * CHUNK : max(end - first * CHUNK, 0)]
-        except (InvalidTag, SealBroken):
-            raise _damaged(blob) from None
-        except OSError as error:
-            raise _unavailable("lire", "read", error) from error
-        finally:
-            os.close(handle)
+        with self._reading(blob) as reader:
+            return reader.slice(start, stop)
 
     def stream(self, blob: str, start: int = 0) -> Iterator[bytes]:
         """The content from `start` on, a few chunks at a time; the file is opened once. Raises as `read`."""
-        handle = self._open(blob)
+        with self._reading(blob) as reader:
+            yield from reader.pieces(start)
+
+    def size(self, blob: str) -> int:
+        """The content's size in bytes, authenticated. Raises as `read`."""
+        with self._reading(blob) as reader:
+            return reader.size
+
+    @contextmanager
+    def _reading(self, blob: str) -> Iterator[Reader]:
+        source = self._open(blob)
         try:
-            size, cipher = self._read_header(handle, blob)
-            total = _chunks(size)
-            skip = start % CHUNK
-            for first in range(start // CHUNK, total, _AT_ONCE):
-                sealed = memoryview(os.pread(handle, _AT_ONCE * (CHUNK + TAG_SIZE), _offset(first)))
-                pieces = []
-                for index in range(first, min(first + _AT_ONCE, total)):
-                    at = (index - first) * (CHUNK + TAG_SIZE)
-                    aad = chunk_aad(blob, index, index == total - 1)
-                    pieces.append(cipher.decrypt(chunk_nonce(index), sealed[at : at + CHUNK + TAG_SIZE], aad))
-                data, skip = b"".join(pieces)[skip:], 0
-                if data:
-                    yield data
+            yield Reader(source, blob, self._ring)
         except (InvalidTag, SealBroken):
             raise _damaged(blob) from None
         except OSError as error:
             raise _unavailable("lire", "read", error) from error
         finally:
-            os.close(handle)
+            source.close()
 
     def fresh(self) -> tuple[Path, Callable[[bytes, bytes], bytes]]:
         """The path of a blob to be, under a new id, and what wraps a data key (key, aad): for `spool.ContentWriter`."""
@@ -252,18 +197,6 @@ class BlobStore:
             raise _damaged(blob) from None
         except OSError as error:
             raise _unavailable("écrire", "write", error) from error
-        finally:
-            os.close(handle)
-
-    def size(self, blob: str) -> int:
-        """The content's size in bytes, authenticated. Raises as `read`."""
-        handle = self._open(blob)
-        try:
-            return self._read_header(handle, blob)[0]
-        except SealBroken:
-            raise _damaged(blob) from None
-        except OSError as error:
-            raise _unavailable("lire", "read", error) from error
         finally:
             os.close(handle)
 
@@ -299,73 +232,47 @@ class BlobStore:
             raise NoSuchMessage("Identifiant de contenu invalide. / Malformed blob id.")
         return self._folder / blob[:2] / blob
 
-    def _place(self, blob: str) -> str:
-        """The path of a blob made here, whose id needs no check."""
-        return f"{self._folder}/{blob[:2]}/{blob}"
+    def _open(self, blob: str) -> Source:
+        """Where a blob is read: in memory before its transaction has ended, in the journal before it has its file."""
+        octets = self._staged.get(blob)
+        if octets is None:
+            file = self._file(blob)
+            if file is not None:
+                return file
+            octets = self.journaled(blob)
+        if octets is not None:
+            return InMemory(octets)
+        file = self._file(blob)  # it got its file between the two looks
+        if file is None:
+            raise _gone()
+        return file
 
-    def _open(self, blob: str) -> int:
+    def _file(self, blob: str) -> InFile | None:
         try:
-            return os.open(self._path(blob), os.O_RDONLY)
+            return InFile(os.open(self._path(blob), os.O_RDONLY))
         except FileNotFoundError:
-            raise _gone() from None
+            return None
         except OSError as error:
             raise _unavailable("lire", "read", error) from error
 
-    def _read_header(self, handle: int, blob: str) -> tuple[int, AESGCM]:
-        """The content size and the data key's cipher; raises SealBroken unless both and the file's length agree."""
-        try:
-            return self._checked_header(handle, blob)
-        except SealBroken:
-            return self._checked_header(handle, blob)  # the key was perhaps being wrapped anew
 
-    def _checked_header(self, handle: int, blob: str) -> tuple[int, AESGCM]:
-        header = os.pread(handle, HEADER_SIZE, 0)
-        if len(header) != HEADER_SIZE or not header.startswith(MAGIC):
-            raise SealBroken
-        size = int.from_bytes(header[len(MAGIC) : len(MAGIC) + 8], "big")
-        data_key = self._ring.unseal(header[len(MAGIC) + 8 :], key_aad(blob, size))
-        if os.fstat(handle).st_size != HEADER_SIZE + size + TAG_SIZE * _chunks(size):
-            raise SealBroken
-        return size, AESGCM(data_key)
+def _fresh_ids(count: int) -> list[str]:
+    """Ids of new blobs, all in one sub-folder."""
+    prefix = secrets.token_hex(1)
+    return [prefix + secrets.token_hex(15) for _ in range(count)]
 
 
-def _chunks(size: int) -> int:
-    return max(1, -(-size // CHUNK))
+def _created(path: Path) -> BinaryIO:
+    """A new file to write. Raises OSError."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=4 * CHUNK)
 
 
-def _offset(index: int) -> int:
-    return HEADER_SIZE + index * (CHUNK + TAG_SIZE)
-
-
-def chunk_nonce(index: int) -> bytes:
-    """The nonce of a chunk: its index, for each data key encrypts one blob only."""
-    return index.to_bytes(NONCE_SIZE, "big")
-
-
-def key_aad(blob: str, size: int) -> bytes:
-    """What a wrapped data key is bound to."""
-    return MAGIC + blob.encode("ascii") + size.to_bytes(8, "big")
-
-
-def chunk_aad(blob: str, index: int, last: bool) -> bytes:
-    """What a chunk is bound to."""
-    return MAGIC + blob.encode("ascii") + index.to_bytes(8, "big") + (b"\x01" if last else b"\x00")
-
-
-def write_file(path: str, octets: bytes) -> None:
-    """Put octets in a file, without sync. Raises OSError."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+def _sync_file(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        while octets:
-            octets = octets[os.write(handle, octets) :]
+        os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _same(found: bytes, staged: bytes) -> bool:
-    """Whether a file is what was staged; its key may have been wrapped anew since (`rewrap`, which syncs)."""
-    start = len(MAGIC) + 8
-    return found[:start] == staged[:start] and found[HEADER_SIZE:] == staged[HEADER_SIZE:]
 
 
 def _written(path: Path) -> float:

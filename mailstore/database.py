@@ -46,7 +46,6 @@ _PRAGMAS = (
     "PRAGMA synchronous=FULL",
     "PRAGMA foreign_keys=ON",
     "PRAGMA temp_store=MEMORY",
-    "PRAGMA wal_autocheckpoint=4000",  # pages of 4 KiB: what is written again and again goes to the file less often
     "PRAGMA wal_autocheckpoint=4000",  # 16 MiB: a page that many commits change is copied to the database once
 )
 
@@ -130,10 +129,10 @@ class Database:
 
     def close(self) -> None:
         """Close every connection."""
-        self._engine.dispose()
-        self._writer.dispose()
         if self._groups is not None:
             self._groups.close()
+        self._engine.dispose()
+        self._writer.dispose()
 
     @property
     def engines(self) -> tuple[Engine, Engine]:

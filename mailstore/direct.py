@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import BindParameter, Connection, Dialect, bindparam
@@ -22,22 +23,44 @@ Row = tuple[Any, ...]
 _Convert = Callable[[Any], Any]
 
 
-@dataclass(frozen=True, slots=True)
 class _Worded:
-    """A statement as one driver takes it: its text, and what each of its values is: its name there, its name among those
-    given ("" for a constant), how it is converted, the constant."""
+    """A statement as one driver takes it: its text, and where its values come from."""
 
-    text: str
-    places: tuple[tuple[str, str, _Convert | None, Any], ...]
-    positional: bool
+    __slots__ = ("_constants", "_converts", "_names", "_take", "text")
+
+    def __init__(self, text: str, places: Sequence[_Place], *, positional: bool) -> None:
+        self.text = text
+        self._take = _taker([place.given or place.name for place in places])
+        self._constants = {place.name: place.constant for place in places if not place.given}
+        self._converts = [(at, place.convert) for at, place in enumerate(places) if place.convert is not None]
+        self._names = None if positional else [place.name for place in places]
 
     def values(self, given: Values) -> Any:
         """The values in the driver's form."""
-        found = [given[name] if name else constant for _, name, _, constant in self.places]
-        found = [
-            value if place[2] is None else place[2](value) for place, value in zip(self.places, found, strict=True)
-        ]
-        return found if self.positional else {place[0]: value for place, value in zip(self.places, found, strict=True)}
+        found = self._take({**self._constants, **given} if self._constants else given)
+        if self._converts:
+            found = list(found)
+            for at, convert in self._converts:
+                found[at] = convert(found[at])
+        return found if self._names is None else dict(zip(self._names, found, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """One value of a statement: its name in the text, its name among those given ("" for a constant), how it is converted,
+    the constant."""
+
+    name: str
+    given: str
+    convert: _Convert | None
+    constant: Any
+
+
+def _taker(names: Sequence[str]) -> Callable[[Values], Sequence[Any]]:
+    """What takes these values out of those given, in their order."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda given: [given[name] for name in names]
 
 
 class Direct:
@@ -135,8 +158,8 @@ def _word(statement: ClauseElement, dialect: Dialect, columns: tuple[str, ...]) 
     compiled: Any = statement.compile(dialect=dialect, column_keys=list(columns) or None)
     named = {name: bind for bind, name in compiled.bind_names.items()}
     places = []
-    for place in compiled.positiontup if compiled.positional else named:
-        bind = named[place]
+    for name in compiled.positiontup if compiled.positional else named:
+        bind = named[name]
         convert = bind.type.dialect_impl(dialect).bind_processor(dialect)
-        places.append((place, bind.key if bind.required else "", convert, None if bind.required else bind.value))
-    return _Worded(str(compiled), tuple(places), bool(compiled.positional))
+        places.append(_Place(name, bind.key if bind.required else "", convert, None if bind.required else bind.value))
+    return _Worded(str(compiled), places, positional=bool(compiled.positional))

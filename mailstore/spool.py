@@ -15,8 +15,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from mailstore import blobs
-from mailstore.blobs import CHUNK, HEADER_SIZE, MAGIC
+from mailstore.blobformat import CHUNK, HEADER_SIZE, MAGIC, chunk_aad, chunk_nonce, key_aad
 from mailstore.core import Core
 from mailstore.crypto import KEY_SIZE, sync_folder
 from mailstore.model import Stored, StoreError, StoreUnavailable
@@ -70,8 +69,8 @@ class ContentWriter:
             self._pending += view[kept:]
 
     def _put(self, piece: memoryview | bytearray, *, last: bool) -> None:
-        aad = blobs.chunk_aad(self.blob, self._index, last)
-        sealed = self._cipher.encrypt(blobs.chunk_nonce(self._index), piece, aad)
+        aad = chunk_aad(self.blob, self._index, last)
+        sealed = self._cipher.encrypt(chunk_nonce(self._index), piece, aad)
         self._index += 1
         try:
             self._file.write(sealed)
@@ -85,7 +84,7 @@ class ContentWriter:
             self._put(self._pending, last=True)
             self._pending = bytearray()
             self._file.flush()
-            sealed_key = self._wrap(self._data_key, blobs.key_aad(self.blob, self.size))
+            sealed_key = self._wrap(self._data_key, key_aad(self.blob, self.size))
             os.pwrite(self._file.fileno(), MAGIC + self.size.to_bytes(8, "big") + sealed_key, 0)
             if durable:
                 os.fsync(self._file.fileno())

@@ -122,9 +122,7 @@ class Store(
             upgrade(database, create=create)
             keys = open_keyring(database, master_key, clock())
             database.guard = keys.check_current
-            store = cls(database, BlobStore(blobs, keys.blobs), keys, index, clock)
-            store._journal.mend()
-            return store
+            return cls(database, BlobStore(blobs, keys.blobs), keys, index, clock)
         except BaseException:
             database.close()
             raise

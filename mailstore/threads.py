@@ -16,6 +16,7 @@ from sqlalchemy import Connection, bindparam, select
 from mailstore.direct import Direct, DirectAmong
 from mailstore.sql import insert_missing
 from mailstore.tables import threads
+from mime import header_end
 
 HEADER_LIMIT = 64 * 1024  # bytes looked at
 LINKS_LIMIT = 50  # references of one message: the oldest ones name the thread
@@ -43,9 +44,9 @@ class Links:
 def links(message: bytes) -> Links:
     """What the header of a message says of its id and its ancestors (RFC 5322 §3.6.4); never raises."""
     head = message[:HEADER_LIMIT]
-    end = re.search(rb"\r?\n\r?\n", head)
+    end, _ = header_end(head)
     found: dict[bytes, list[bytes]] = {}
-    for field in _FIELD.finditer(head, 0, end.start() + 1 if end else len(head)):
+    for field in _FIELD.finditer(head, 0, end):
         found.setdefault(field[1].lower(), []).extend(_ID.findall(field[2]))
     own = found.get(b"message-id", [])
     ancestors = dict.fromkeys(

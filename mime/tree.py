@@ -8,7 +8,7 @@ read becomes a leaf and `defects` says why. Nothing is copied but header fields.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -26,7 +26,8 @@ _MESSAGE_TYPES = frozenset({"message/rfc822", "message/global"})
 class Part:
     """One entity of the tree. Offsets are into the bytes given to `parse`; `end` excludes the line end that belongs to
     the enclosing boundary (RFC 2046 §5.1.1). `media_type` and `encoding` are lower case. `children` are the parts of a
-    multipart, or the one message of a message/rfc822. `defects` are short fixed words."""
+    multipart, or the one message of a message/rfc822. `first` is the first field of each name, in lower case. `defects` are
+    short fixed words."""
 
     start: int
     body_start: int
@@ -36,6 +37,7 @@ class Part:
     parameters: dict[str, str]
     encoding: str
     children: tuple[Part, ...]
+    first: Mapping[str, Field]
     defects: tuple[str, ...]
 
     def raw(self, raw: bytes) -> bytes:
@@ -60,8 +62,7 @@ class Part:
 
     def field(self, name: str) -> Field | None:
         """The first field called `name` (any case)."""
-        wanted = name.lower()
-        return next((field for field in self.fields if field.name.lower() == wanted), None)
+        return self.first.get(name.lower())
 
     def get(self, name: str) -> str | None:
         """The first field called `name`: unfolded, encoded words decoded. For addresses use `addresses`."""
@@ -130,10 +131,13 @@ def _part(raw: bytes, start: int, end: int, default_type: str, depth: int, budge
     budget.fields -= len(fields)
     if budget.fields <= 0:
         defects.append("too-many-fields")
-    if any(not field.name for field in fields):
+    first: dict[str, Field] = {}
+    for field in fields:
+        first.setdefault(field.name.lower(), field)
+    if "" in first:
         defects.append("malformed-header-line")
-    media_type, parameters = _content_type(fields, default_type, defects)
-    encoding = _encoding(fields)
+    media_type, parameters = _content_type(fields, first, default_type, defects)
+    encoding = _encoding(first)
     children: tuple[Part, ...] = ()
     if media_type.startswith("multipart/"):
         ranges = _ranges(raw, body, end, parameters.get("boundary", ""), depth, budget, defects)
@@ -148,7 +152,7 @@ def _part(raw: bytes, start: int, end: int, default_type: str, depth: int, budge
             defects.append("too-deep" if depth <= 0 else "too-many-parts")
         else:
             children = (_part(raw, body, end, "text/plain", depth - 1, budget),)
-    return Part(start, body, end, fields, media_type, parameters, encoding, children, tuple(defects))
+    return Part(start, body, end, fields, media_type, parameters, encoding, children, first, tuple(defects))
 
 
 def _sister(raw: bytes, span: tuple[int, int], default_type: str, depth: int, budget: _Budget) -> Part:
@@ -156,24 +160,24 @@ def _sister(raw: bytes, span: tuple[int, int], default_type: str, depth: int, bu
     return _part(raw, span[0], span[1], default_type, depth - 1, budget)
 
 
-def _content_type(fields: tuple[Field, ...], default: str, defects: list[str]) -> tuple[str, dict[str, str]]:
-    found = [field for field in fields if field.name.lower() == "content-type"]
-    if not found:
+def _content_type(
+    fields: tuple[Field, ...], first: Mapping[str, Field], default: str, defects: list[str]
+) -> tuple[str, dict[str, str]]:
+    found = first.get("content-type")
+    if found is None:
         return default, {}
-    if len(found) > 1:
+    if len(first) < len(fields) and sum(field.name.lower() == "content-type" for field in fields) > 1:
         defects.append("several-content-types")
-    media_type, parameters = split_parameters(found[0].text)
+    media_type, parameters = split_parameters(found.text)
     if not _MEDIA_TYPE.match(media_type):
         defects.append("malformed-content-type")
         return "text/plain", parameters  # RFC 2045 §5.2: what cannot be read is plain text
     return media_type, parameters
 
 
-def _encoding(fields: tuple[Field, ...]) -> str:
-    for field in fields:
-        if field.name.lower() == "content-transfer-encoding":
-            return split_parameters(field.text)[0]
-    return ""
+def _encoding(first: Mapping[str, Field]) -> str:
+    field = first.get("content-transfer-encoding")
+    return "" if field is None else split_parameters(field.text)[0]
 
 
 def spans(raw: bytes, body: int, end: int, boundary: str) -> list[tuple[int, int]]:

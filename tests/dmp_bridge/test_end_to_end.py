@@ -377,6 +377,7 @@ def test_a_head_that_drips_is_given_up_in_time(trust: Trust, tmp_path: Path, sto
 def test_a_document_whose_file_is_gone_needs_attention(record: House, store: Store, tmp_path: Path) -> None:
     accept(store, message(xml(make_cda(PATIENT))))
     [deposit_id] = store.due_deposits(now(), 10)
+    store._journal.settle()
     for path in (tmp_path / "blobs").glob("*/*"):
         path.unlink()
     outcome = Depositor(store, way(record)).run(deposit_id)

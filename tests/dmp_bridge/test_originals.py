@@ -178,6 +178,7 @@ def test_a_lost_original_never_keeps_a_deposit_from_its_end(house: House, tmp_pa
     number = house.submit(sent(ASKED))
     with house.store._db.read() as connection:
         blob = connection.execute(select(deposit_originals.c.blob)).scalar_one()
+    house.store._journal.settle()
     [file] = [one for one in tmp_path.rglob(blob) if one.is_file()]
     file.unlink() if loss == "gone" else file.write_bytes(file.read_bytes()[:40])
     house.end(number, DONE)

@@ -105,6 +105,11 @@ def document(unique_id: str = "1.2.3", sha1: str = "a" * 40, content: bytes = b"
     return NewDeposit(unique_id, sha1, content, b'{"sender": "alice"}')
 
 
+def kept_blobs(folder: Path) -> set[str]:
+    """The contents that are kept, in files of their own or in the journal; unfinished files too."""
+    return {path.name for path in blob_files(folder)} | {row[0] for row in sql(folder, "SELECT blob FROM blob_journal")}
+
+
 def blob_files(folder: Path) -> list[Path]:
     """Every blob file."""
     return [path for path in (folder / "blobs").glob("??/*") if path.is_file()]

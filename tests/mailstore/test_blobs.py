@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mailstore import BlobDamaged, BlobStore, NoSuchMessage
-from mailstore.blobs import CHUNK, HEADER_SIZE
+from mailstore.blobformat import CHUNK, HEADER_SIZE
 from mailstore.crypto import TAG_SIZE
 
 KEY = bytes(range(32))

@@ -22,7 +22,7 @@ from mailstore import (
     StoreChange,
     StoreError,
 )
-from tests.mailstore.helpers import LATER, NOW, acceptance, blob_files, document, make_account, message
+from tests.mailstore.helpers import LATER, NOW, acceptance, document, kept_blobs, make_account, message
 
 
 def test_one_acceptance_writes_everything(store: Store, account: Account) -> None:
@@ -75,10 +75,10 @@ def test_hostile_header_text_is_stored_bounded(store: Store) -> None:
 def test_a_repeated_hand_over_is_recognised(store: Store, account: Account, tmp_path: Path) -> None:
     given = acceptance(account, 1, copies=("bob@hopital.example",), deposits=(document(),))
     first = store.accept(given, NOW)
-    files = blob_files(tmp_path)
+    files = kept_blobs(tmp_path)
     again = store.accept(dataclasses.replace(given, recipients=given.recipients[::-1]), LATER)
     assert (again.submission_id, again.duplicate) == (first.submission_id, True)
-    assert blob_files(tmp_path) == files
+    assert kept_blobs(tmp_path) == files
     assert len(store.queue()) == len(store.deposits()) == store.folder(account.id, "INBOX").total == 1
     assert len(store.trace("1@medecin.example")) == 1
 
@@ -107,7 +107,7 @@ def test_the_same_hand_over_at_the_same_time_is_accepted_once(store: Store, acco
     assert len({answer.submission_id for answer in answers}) == 1
     assert sum(not answer.duplicate for answer in answers) == 1
     assert store.folder(account.id, "INBOX").total == 1
-    assert len(blob_files(tmp_path)) == 2
+    assert len(kept_blobs(tmp_path)) == 2
 
 
 def test_equal_contents_share_a_blob_in_one_acceptance(store: Store, account: Account, tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_equal_contents_share_a_blob_in_one_acceptance(store: Store, account: Ac
         outgoing=(OutgoingCopy(("c@x.fr",), bytes(message(1))),),
     )
     store.accept(given, NOW)
-    assert len(blob_files(tmp_path)) == 1
+    assert len(kept_blobs(tmp_path)) == 1
 
 
 def test_a_copy_for_a_missing_folder_goes_to_inbox(store: Store, account: Account) -> None:
@@ -134,7 +134,7 @@ def test_a_refused_acceptance_leaves_nothing(store: Store, account: Account, tmp
         given = dataclasses.replace(acceptance(account, 1, copies=("b@x.fr",)), local=(good, bad))
         with pytest.raises(StoreError):
             store.accept(given, NOW)
-    assert blob_files(tmp_path) == []
+    assert kept_blobs(tmp_path) == set()
     assert store.queue() == [] == store.trace("1@medecin.example")
     assert store.folder(account.id, "INBOX").total == 0
 
@@ -157,7 +157,7 @@ def test_the_same_document_has_one_deposit(store: Store, account: Account, tmp_p
     assert len(store.deposits()) == 1
     assert [one.event.name for one in store.trace("1@medecin.example")] == ["accepted", "deposit.already_known"]
     assert [one.event.name for one in store.trace("2@medecin.example")] == ["accepted", "deposit.already_known"]
-    assert len(blob_files(tmp_path)) == 1
+    assert len(kept_blobs(tmp_path)) == 1
 
 
 def test_another_document_under_the_same_id_needs_attention(store: Store, account: Account) -> None:

@@ -25,7 +25,7 @@ from mailstore import (
 from mailstore.blobs import SMALL
 from mailstore.caches import Room
 from mailstore.threads import links
-from tests.mailstore.helpers import LATER, NOW, acceptance, blob_files, make_account, message, sql
+from tests.mailstore.helpers import LATER, NOW, acceptance, blob_files, kept_blobs, make_account, message, sql
 
 
 def new(number: int, *flags: str, body: str = "Bonjour") -> NewMessage:
@@ -40,12 +40,12 @@ def test_a_batch_is_all_or_nothing(store: Store, account: Account, place: Path) 
     assert folder.size == sum(len(message(number)) for number in (1, 2, 3))
     assert folder.deleted_size == len(message(3))
     assert len(set(store.view(folder.id).modseqs)) == 1
-    files = len(blob_files(place))
+    files = len(kept_blobs(place))
     for name, last in (("INBOX", new(5, "\\Bad")), ("None", new(5))):
         with pytest.raises((NoSuchFolder, StoreError)):
             store.append_messages(account.id, name, [new(4), last], NOW)
     assert store.folder(account.id, "INBOX") == folder
-    assert len(blob_files(place)) == files
+    assert len(kept_blobs(place)) == files
 
 
 def test_a_streamed_content(store: Store, account: Account, place: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_streamed_content(store: Store, account: Account, place: Path) -> None
     again = store.spool()
     again.write(raw)
     store.append_messages(account.id, "Archives", [NewMessage(again.commit(), frozenset(), NOW)], NOW)
-    assert len(blob_files(place)) == 1, "the mailbox held it already"
+    assert len(kept_blobs(place)) == 1, "the mailbox held it already"
     refused = store.spool()
     refused.write(b"x")
     with pytest.raises(NoSuchFolder):
@@ -69,7 +69,7 @@ def test_a_streamed_content(store: Store, account: Account, place: Path) -> None
     gone = store.spool()
     gone.write(raw)
     gone.abort()
-    assert len(blob_files(place)) == 1
+    assert len(kept_blobs(place)) == 1
 
 
 def test_an_upload_is_bounded_and_leaves_no_trace(store: Store, account: Account, place: Path) -> None:
@@ -77,7 +77,7 @@ def test_an_upload_is_bounded_and_leaves_no_trace(store: Store, account: Account
         upload.write(b"12345")
         with pytest.raises(MessageTooLarge):
             upload.write(b"678901")
-    assert blob_files(place) == []
+    assert kept_blobs(place) == set()
     uploads = [store.upload(1000) for _ in range(2)]
     for number, one in enumerate(uploads):
         one.write(message(number))
@@ -87,7 +87,7 @@ def test_an_upload_is_bounded_and_leaves_no_trace(store: Store, account: Account
     assert [store.read_blob(blob) for blob in view.blobs] == [message(0), message(1)]
     for one in uploads:
         one.discard()
-    assert len(blob_files(place)) == len(uids) == 2
+    assert len(kept_blobs(place)) == len(uids) == 2
     refused = [store.upload(1000) for _ in range(2)]
     with pytest.raises(NoSuchFolder):
         store.append_messages(account.id, "None", [NewMessage(one, frozenset(), NOW) for one in refused], NOW)
@@ -98,7 +98,7 @@ def test_an_upload_is_bounded_and_leaves_no_trace(store: Store, account: Account
         flags = (frozenset[str](), frozenset({"\\Bad"}))
         new_ones = [NewMessage(one, those, NOW) for one, those in zip(refused, flags, strict=True)]
         store.append_messages(account.id, "INBOX", new_ones, NOW)
-    assert len(blob_files(place)) == 2
+    assert len(kept_blobs(place)) == 2
 
 
 def test_a_large_upload_or_one_too_many_goes_to_the_disk_as_it_comes(
@@ -128,10 +128,10 @@ def test_contents_are_kept_once_in_a_mailbox(store: Store, account: Account, pla
     store.append_messages(account.id, "Archives", [new(1), new(1), new(2), new(2)], NOW)
     inbox, archives = (store.view(store.folder(account.id, name).id) for name in ("INBOX", "Archives"))
     assert {*inbox.blobs, *archives.blobs[:3]} == {inbox.blobs[0]}
-    assert len(blob_files(place)) == 2
+    assert len(kept_blobs(place)) == 2
     other = make_account(store, "eve@medecin.example")
     store.append(other.id, "INBOX", message(1), (), NOW, NOW)
-    assert len(blob_files(place)) == 3, "never across mailboxes"
+    assert len(kept_blobs(place)) == 3, "never across mailboxes"
     store.expunge(inbox.folder.id, None if inbox.uids == [] else inbox.uids)
     store.expunge(archives.folder.id, archives.uids)
     assert sql(place, "SELECT count(*) FROM holdings") == [(1,)]
@@ -308,6 +308,7 @@ def test_a_damaged_content_leaves_the_folder_usable(store: Store, account: Accou
     store.append_messages(account.id, "INBOX", [new(1), new(2)], NOW)
     folder = store.folder(account.id, "INBOX").id
     view = store.view(folder)
+    store._journal.settle()
     path = place / "blobs" / view.blobs[0][:2] / view.blobs[0]
     path.write_bytes(path.read_bytes()[:-3] + b"abc")
     with pytest.raises(BlobDamaged):

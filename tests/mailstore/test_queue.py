@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mailstore import Account, ChangeKind, DeliveryState, Settlement, Store, StoreChange, StoreError
-from tests.mailstore.helpers import MINUTE, NOW, acceptance, blob_files, message
+from tests.mailstore.helpers import MINUTE, NOW, acceptance, kept_blobs, message
 
 
 def enqueue(store: Store, account: Account, count: int) -> None:
@@ -63,10 +63,10 @@ def test_delivered(store: Store, account: Account, tmp_path: Path) -> None:
         "reply": "250 2.0.0 ok",
     }
     assert told == [StoreChange(ChangeKind.QUEUE, leased.row_id)]
-    assert len(blob_files(tmp_path)) == 1, "a reader may still be at it"
+    assert len(kept_blobs(tmp_path)) == 1, "a reader may still be at it"
     assert store.sweep(NOW) == 0
     assert store.sweep(NOW + MINUTE) == 1
-    assert blob_files(tmp_path) == []
+    assert kept_blobs(tmp_path) == set()
 
 
 def test_a_content_stays_while_one_recipient_waits(store: Store, account: Account) -> None:

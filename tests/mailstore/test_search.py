@@ -89,6 +89,7 @@ def test_a_second_process_uses_what_the_first_indexed(store: Store, account: Acc
         store.append(account.id, "INBOX", message(number), (), NOW, NOW)
     assert store.index_pending(2) == 2
     assert store.index_pending(2) == 1
+    store._journal.settle()
     for path in blob_files(place):
         path.unlink()
     other = open_store(place)
@@ -103,6 +104,7 @@ def test_gone_and_damaged_contents_match_nothing(
     for number in range(3):
         store.append(account.id, "INBOX", message(number), (), NOW, NOW)
     blobs = store.view(folder).blobs
+    store._journal.settle()
     (place / "blobs" / blobs[0][:2] / blobs[0]).unlink()
     damaged = place / "blobs" / blobs[1][:2] / blobs[1]
     damaged.write_bytes(damaged.read_bytes()[:-1])
