@@ -41,7 +41,6 @@ from caducee.sharing import MOST, share
 from mailstore import Acceptance, Direction, OutgoingCopy
 from smtp import DecidingContext, Kind, Limits, Listen, SenderSettings, SmtpServers
 from smtp.listening import bound
-from smtp.memory import keep_large_apart
 from tests.smtp.world import World, build, free_port, make_template, message, reopen
 from trustspace import Issued
 
@@ -73,7 +72,6 @@ def _serve(folder: str, size: int, listening: socket.socket, ready: _Ready, tls:
 
     _on_processor(number)
     resource.setrlimit(resource.RLIMIT_NOFILE, (20000, 20000))
-    keep_large_apart()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     a = reopen(Path(folder) / "world", "a", _limits(size))
     certificate = Issued.read(*(Path(folder) / "world" / "b" / f"operator.{end}" for end in ("pem", "key"))).certificate

@@ -32,7 +32,6 @@ from imap import ImapServer
 from imap import Limits as ImapLimits
 from mailstore import ChangeKind, Store, StoreChange, StoreError
 from smtp import Services
-from smtp.memory import keep_large_apart
 from trustspace import Purpose, server_tls
 
 _SWEEP_GRACE = timedelta(hours=1)
@@ -44,7 +43,6 @@ Worker = Callable[[asyncio.Event], Awaitable[None]]
 
 def run(folder: OperatorFolder, settings: Settings) -> None:
     """Serve until SIGTERM."""
-    keep_large_apart()
     uvloop.run(_serve(folder, settings))
 
 

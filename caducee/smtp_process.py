@@ -28,7 +28,6 @@ from caducee.trust_watch import refresh_trust
 from caducee.wiring import bearer_login, make_protector, now, open_directory, open_store, open_tokens
 from mailstore import Store
 from smtp import Services, SmtpServers
-from smtp.memory import keep_large_apart
 from trustspace import TrustSpace
 
 _PORT_PATIENCE = 50
@@ -84,7 +83,6 @@ class SmtpSide:
 
 def run(folder: OperatorFolder, settings: Settings, number: int) -> None:
     """Serve until SIGTERM."""
-    keep_large_apart()
     uvloop.run(_serve(folder, settings, number))
 
 

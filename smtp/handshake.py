@@ -7,7 +7,8 @@ status of its certificate (RFC 6066 §8), which `ssl` cannot.
 
 Invariants: no decision is taken here: a certificate of this module is a claim with a proven key, never a trusted one; version
 and suites are those of `trustspace.tls`; no tickets, no renegotiation, no session cache. The octets go through pyOpenSSL;
-asyncio and uvloop see an `ssl.SSLContext` and an object like `ssl.SSLObject`, through the one method they call, `wrap_bio`.
+`secured.py`, for what we accept, and the event loop, for what we open, see an `ssl.SSLContext` and an object like
+`ssl.SSLObject`, through the one method they call, `wrap_bio`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import ipaddress
 import socket
 import ssl
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Protocol, Self, cast
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -55,7 +56,7 @@ class DecidingContext(ssl.SSLContext):
         return context
 
     def wrap_bio(self, incoming: Any, outgoing: Any, *_args: Any, **_kwargs: Any) -> Any:
-        """What asyncio and uvloop call for each connection."""
+        """What `secured.Secured` calls for each connection: a Channel between a Source and a Sink."""
         connection = SSL.Connection(self._inner, None)
         connection.set_accept_state()
         return Channel(connection, self._end_point, incoming, outgoing)
@@ -88,12 +89,26 @@ class AskingContext(ssl.SSLContext):
         return Channel(connection, b"", incoming, outgoing)
 
 
+class Source(Protocol):
+    """Where octets of the network come from: an `ssl.MemoryBIO`, or lighter."""
+
+    def read(self, size: int, /) -> bytes | memoryview:
+        """The next ones, at most `size`; none when there are none."""
+
+
+class Sink(Protocol):
+    """Where octets for the network go: an `ssl.MemoryBIO`, or a transport."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take them all."""
+
+
 class Channel:
     """One connection: the part of `ssl.SSLObject` that event loops use, and what the SMTP room asks of it."""
 
-    def __init__(
-        self, connection: SSL.Connection, end_point: bytes, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO
-    ) -> None:
+    __slots__ = ("_connection", "_end_point", "_incoming", "_outgoing", "_unread")
+
+    def __init__(self, connection: SSL.Connection, end_point: bytes, incoming: Source, outgoing: Sink) -> None:
         self._connection = connection
         self._incoming = incoming
         self._outgoing = outgoing
@@ -183,15 +198,14 @@ class Channel:
         return None
 
     def _run(self, operation: Any, *arguments: Any, room: int = _FLIGHT) -> Any:
-        """Run one operation of OpenSSL between the two buffers, with the errors that event loops know. `room`: octets that
+        """Run one operation of OpenSSL between source and sink, with the errors that event loops know. `room`: octets that
         it may have made for the peer, as a rule."""
         try:
             while True:
-                self._fill()
                 try:
                     return operation(*arguments)
                 except SSL.WantReadError:
-                    if not self._incoming.pending:
+                    if not self._fill():
                         raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "more octets needed") from None
         except SSL.ZeroReturnError:
             raise ssl.SSLZeroReturnError(ssl.SSL_ERROR_ZERO_RETURN, "closed") from None
@@ -202,10 +216,12 @@ class Channel:
         finally:
             self._drain(room)
 
-    def _fill(self) -> None:
-        while data := self._incoming.read(1 << 16):
+    def _fill(self) -> bool:
+        """Give OpenSSL some more, when it has used all it had: its buffer keeps for good the largest size it ever had."""
+        if data := self._incoming.read(_RECORD):
             self._connection.bio_write(data)
             self._unread = True
+        return bool(data)
 
     def _drain(self, room: int) -> None:
         # pyOpenSSL takes a buffer of the size asked for: large ones, between what lives as long as a session, leave holes.
@@ -271,38 +287,6 @@ def _server_name(host: str) -> bytes:
         except UnicodeError:
             return b""
     return b""
-
-
-class Prefilled(ssl.SSLContext):
-    """A context whose next connection begins with octets already read: those after a PROXY header, or of a client that
-    spoke TLS before we stopped reading."""
-
-    early: bytes
-    _real: ssl.SSLContext
-
-    @classmethod
-    def of(cls, real: ssl.SSLContext, early: bytes) -> ssl.SSLContext:
-        """`real` itself when nothing was read early, as a rule: a context of OpenSSL for each session costs 20 KiB."""
-        if not early:
-            return real
-        context = cls(real)
-        context.early = early
-        return context
-
-    def __new__(cls, real: ssl.SSLContext) -> Prefilled:
-        """Round `real`, which does all the work."""
-        context = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
-        context._real, context.early = real, b""
-        return context
-
-    def __init__(self, real: ssl.SSLContext) -> None:
-        """Nothing more: see `__new__`."""
-
-    def wrap_bio(self, incoming: Any, *args: Any, **kwargs: Any) -> Any:
-        """What asyncio and uvloop call once, at the start of the handshake."""
-        if self.early:
-            incoming.write(self.early)
-        return self._real.wrap_bio(incoming, *args, **kwargs)
 
 
 def _noted(*_: object) -> bool:

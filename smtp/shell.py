@@ -11,20 +11,18 @@ aiosmtpd gives the connection's life (asyncio protocol); this subclass moves oct
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import ssl
 from typing import cast
 
 import structlog
 from aiosmtpd.smtp import SMTP, Envelope
-from cryptography import x509
 
 from mailstore import StoreError
 from smtp import metrics, proxyline, replies
 from smtp.bodies import Bodies, fault
 from smtp.content import Intake
-from smtp.handshake import Prefilled
+from smtp.handshake import Channel
 from smtp.logins import log_in
 from smtp.machine import (
     AskRecipient,
@@ -41,6 +39,7 @@ from smtp.machine import (
     TakeData,
 )
 from smtp.replies import Reply, SmtpRefusal
+from smtp.secured import Secured
 from smtp.session import Setting, Talk, Transaction
 from smtp.wire import BadLine, ConnectionEnded, Wire
 
@@ -77,7 +76,7 @@ class Shell(SMTP):
         self._wire = Wire()
         self._bodies = Bodies(setting.store, setting.limits)
         self._admitted = False
-        self._clear = True
+        self._secured: Secured | None = None
         self.busy = False
         self.talk = Talk("")
         self.transaction = Transaction()
@@ -101,12 +100,15 @@ class Shell(SMTP):
 
     def data_received(self, data: bytes) -> None:
         """Octets go to the wire; asyncio's own reader is not used, because it cannot tell what is still buffered."""
-        self._wire.feed(data)
+        if self._secured is None:
+            self._wire.feed(data)
+        else:
+            self._secured.received(data)
 
     def eof_received(self) -> bool:
-        """The peer will send no more: finish what came. Under TLS there is no half-open state."""
+        """The peer will send no more: finish what came. It may hear the answers; under TLS only if it said so there too."""
         self._wire.end()
-        return self._clear
+        return self._secured is None or self._secured.ended()
 
     def connection_lost(self, error: Exception | None) -> None:
         """The connection is gone."""
@@ -284,25 +286,19 @@ class Shell(SMTP):
         await self._secure()
 
     async def _secure(self) -> None:
-        transport = cast(asyncio.Transport, self._writer.transport)
         if self._setting.tls is None:
             raise SmtpRefusal(replies.BAD_SEQUENCE)
-        if self._setting.implicit:
-            transport.pause_reading()
-        tls = Prefilled.of(self._setting.tls, self._wire.take_all())
+        # Octets of the handshake itself: after a PROXY header, or of a client that spoke before this task ran.
+        early = self._wire.take_all()
         # From here on only TLS feeds the wire; what is in it when the handshake ends came under TLS and is kept.
-        secured = await self.loop.start_tls(
-            transport, self, tls, server_side=True, ssl_handshake_timeout=HANDSHAKE_TIME
-        )
-        if secured is None:
-            raise ConnectionEnded
-        self._clear = False
+        secured = Secured(cast(asyncio.Transport, self._writer.transport), self._setting.tls, self._wire)
         self._wire.attach(secured)
-        self.transport = secured
+        self._secured = self.transport = secured
         self._writer = asyncio.StreamWriter(secured, self, None, self.loop)
+        await secured.handshake(early, HANDSHAKE_TIME)
         self._handler.closed(self.talk)
         self.talk = Talk(self.talk.peer)
-        self._note_tls(secured)
+        self._note_tls(secured.channel)
         self._reset()
         self.machine.secured(
             certificate=self.talk.certificate is not None,
@@ -310,21 +306,12 @@ class Shell(SMTP):
         )
         self._handler.secured(self.talk)
 
-    def _note_tls(self, transport: asyncio.BaseTransport) -> None:
-        channel = transport.get_extra_info("ssl_object")
-        if channel is None:
-            return
+    def _note_tls(self, channel: Channel) -> None:
         talk = self.talk
         talk.secure = True
         talk.tls_name = f"{channel.version()} {(channel.cipher() or ('',))[0]}"
-        if hasattr(channel, "peer_certificate"):
-            talk.certificate, talk.chain = channel.peer_certificate(), channel.peer_chain()
-            talk.binding = channel.channel_binding
-            return
-        der = channel.getpeercert(binary_form=True)
-        # OpenSSL took it, our parser may not: a certificate that we cannot read is no certificate.
-        with contextlib.suppress(ValueError):
-            talk.certificate = x509.load_der_x509_certificate(der) if der else None
+        talk.certificate, talk.chain = channel.peer_certificate(), channel.peer_chain()
+        talk.binding = channel.channel_binding
 
     # ---- login
 

@@ -57,6 +57,11 @@ class Wire:
         self._wake()
 
     @property
+    def ended(self) -> bool:
+        """Whether no more octets will come."""
+        return self._ended
+
+    @property
     def pending(self) -> int:
         """How many octets wait to be read."""
         return self._size

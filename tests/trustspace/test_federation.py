@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mailstore import Acceptance, Direction, OutgoingCopy
-from smtp import Carrier, DomainRouter, Kind, Listen, Patience, Sender, SenderSettings, SmtpServers
+from smtp import Carrier, DecidingContext, DomainRouter, Kind, Listen, Patience, Sender, SenderSettings, SmtpServers
 from tests.smtp import world as smtp_world
 from tests.smtp.world import Operator, World, message
 from tests.trustspace.authorities import crl, issuer_of, leaf
@@ -27,11 +27,11 @@ from trustspace import (
     OwnCertificate,
     Purpose,
     Refresher,
+    ReloadingContext,
     Schedule,
     client_context,
     client_tls,
     server_context,
-    server_tls,
 )
 from trustspace.refresher import Result
 
@@ -86,7 +86,8 @@ def _own(operator: Operator) -> OwnCertificate:
 
 @asynccontextmanager
 async def receiving(operator: Operator) -> AsyncIterator[int]:
-    tls = server_tls(operator.services.trust, _own(operator), Purpose.PEERS, client="optional")
+    own = _own(operator)
+    tls = ReloadingContext.following(lambda: DecidingContext.build(own.chain, own.key), own.stamp)
     servers = SmtpServers(operator.services, [Listen(Kind.RECEPTION, "127.0.0.1", 0, tls)], grace=2.0)
     await servers.start()
     try:
