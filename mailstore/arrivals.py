@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from sqlalchemy import BigInteger, Connection, bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from mailstore.core import BATCH, Core, Transaction, batches, clean_message_id
+from mailstore.core import BATCH, Core, Transaction, batches, clean_message_id, summary_aad
 from mailstore.direct import Direct, DirectAmong
 from mailstore.flags import DELETED, SEEN, normalise, to_text
 from mailstore.folders import no_such_folder
@@ -52,7 +52,6 @@ _HELD = DirectAmong(
     )
 )
 _INSERT_CONTENT = Direct(insert(contents).inline(), "blob", "size", "sealed_summary", "message_id")
-_INSERT_HOLDING = Direct(insert(holdings).inline(), "account_id", "digest", "blob")
 _INSERT_MISSING_HOLDING = Direct(
     lambda connection: insert_missing(connection, holdings), "account_id", "digest", "blob"
 )
@@ -134,7 +133,7 @@ class Arrivals(Core):
 
         def write(transaction: Transaction, prepared: Sequence[Prepared]) -> tuple[int, list[int]]:
             folder_id, validity = self._find(transaction.connection, account_id, folder_name)
-            self._enter_contents(transaction.connection, account_id, prepared)
+            self._enter_contents(transaction, account_id, prepared)
             return validity, self._add(transaction, folder_id, account_id, prepared, at, viewer)
 
         return self._arrive(account_id, new, write)
@@ -202,7 +201,8 @@ class Arrivals(Core):
         return Prepared(new, content, flags, size, digest, self._links(content))
 
     def _write_distinct(self, prepared: Sequence[Prepared], made: list[str]) -> None:
-        """Write and summarise each content once. One that the mailbox holds already is rare: the transaction finds out."""
+        """Write each content once, and summarise it unless that can be done while the transaction is committed. One that
+        the mailbox holds already is rare: the transaction finds out."""
         distinct = {one.digest: one for one in reversed(prepared)}
         clear = [(one, one.content) for one in distinct.values() if isinstance(one.content, bytes)]
         written = self._blobs.stage([content for _, content in clear])
@@ -212,18 +212,27 @@ class Arrivals(Core):
         for one in distinct.values():
             if isinstance(one.content, Stored):
                 one.own = one.content.blob
-            one.summary = one.message.summary or self._summary_of(one.content)
+            one.summary = one.message.summary
+            if one.summary is None and (isinstance(one.content, Stored) or not self._summariser.room(one.size)):
+                one.summary = self._summary_of(one.content)
 
-    def _enter_contents(self, connection: Connection, account_id: int, prepared: Sequence[Prepared]) -> None:
+    def _enter_contents(self, transaction: Transaction, account_id: int, prepared: Sequence[Prepared]) -> None:
         """Settle which blob each message has (one that the mailbox holds, or its own, which then gets its row) and which
         thread. To be called before any folder is held (`core`: the order of locks)."""
-        blobs = self._held(connection, account_id, {one.digest for one in prepared})
-        fresh = sorted((one for one in prepared if one.own and one.digest not in blobs), key=lambda one: one.digest)
+        connection = transaction.connection
+        fresh = sorted((one for one in prepared if one.own), key=lambda one: one.digest)
+        holding = [{"account_id": account_id, "digest": one.digest, "blob": one.own} for one in fresh]
+        blobs: dict[bytes, str] = {}
+        if _INSERT_MISSING_HOLDING.run(connection, holding) < len(fresh):
+            # Those that the mailbox holds are those whose content is there: the others' comes with the next statement.
+            blobs = self._held(connection, account_id, [one.digest for one in fresh])
+            fresh = [one for one in fresh if one.digest not in blobs]
         found = [self._content_row(one.own, one.size, one.summary, one.links.message_id) for one in fresh]
         self._insert_contents(connection, found)
-        holding = [{"account_id": account_id, "digest": one.digest, "blob": one.own} for one in fresh]
-        _INSERT_HOLDING.run(connection, holding)
-        blobs.update((one.digest, one.own) for one in fresh)
+        for one in fresh:
+            blobs[one.digest] = one.own
+            if one.summary is None and isinstance(one.content, bytes):
+                transaction.unsummarised[one.own] = one.content
         digests = [self._thread_digests(account_id, one.links) for one in prepared]
         for one, thread_id in zip(prepared, join_threads(connection, account_id, digests), strict=True):
             one.blob, one.thread_id = blobs[one.digest], thread_id
@@ -351,8 +360,3 @@ def mark_seen(connection: Connection, folder_id: int, account_id: int, uids: Ite
     rows = [{"folder_id": folder_id, "account_id": account_id, "uid": uid} for uid in uids]
     if rows:
         connection.execute(insert_missing(connection, seen_by), rows)
-
-
-def summary_aad(blob: str) -> bytes:
-    """What a sealed summary is bound to."""
-    return b"summary\x00" + blob.encode("ascii")

@@ -13,26 +13,28 @@ Invariants:
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy import BindParameter, ColumnElement, Connection, and_, bindparam, delete, exists, insert, select
+from sqlalchemy import BindParameter, ColumnElement, Connection, and_, bindparam, delete, exists, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from mailstore.blobjournal import BlobJournal
 from mailstore.blobs import BlobStore
 from mailstore.caches import Bounded, Room
 from mailstore.database import Database
+from mailstore.direct import Direct
 from mailstore.feed import Feed
 from mailstore.groups import CommitUncertain
 from mailstore.keyring import Keys
 from mailstore.model import ChangeKind, StoreChange, StoreError
 from mailstore.names import Names
 from mailstore.signatures import Signatures
+from mailstore.summariser import Summariser
 from mailstore.tables import (
     contents,
     deposit_originals,
@@ -55,10 +57,12 @@ _T = TypeVar("_T")
 
 @dataclass(slots=True)
 class Transaction:
-    """A write transaction, and what it changes that subscribers are to hear of."""
+    """A write transaction, what it changes that subscribers are to hear of, and the contents, by blob, that are to be
+    summarised while it is committed."""
 
     connection: Connection
     touched: dict[StoreChange, None] = field(default_factory=dict)
+    unsummarised: dict[str, bytes] = field(default_factory=dict)
 
     def touch(self, kind: ChangeKind, ids: Iterable[int]) -> None:
         """Have these changes told once the transaction is committed."""
@@ -83,6 +87,7 @@ class Core:
         self._fingerprint_key = keys.fingerprints
         self._names = Names(keys.fields, keys.fingerprints)
         self._index = index
+        self._summariser = Summariser(self._summary, self._put_summaries)
         self._clock = clock
         self._feed = Feed(database)
         self._room = Room(HELD_AT_ONCE)
@@ -111,6 +116,7 @@ class Core:
             transaction = Transaction(connection)
             yield transaction
             self._feed.publish(connection, transaction.touched)
+            self._summariser.add(transaction.unsummarised)
         self._feed.tell(transaction.touched)
 
     def _summary(self, content: bytes) -> bytes:
@@ -120,6 +126,14 @@ class Core:
         except Exception as error:
             _log.error("a message could not be summarised", error=type(error).__name__)
             return b""
+
+    def _put_summaries(self, summaries: Mapping[str, bytes]) -> None:
+        rows = [
+            {"sought": blob, "sealed_summary": self._fields.seal(summary, summary_aad(blob))}
+            for blob, summary in summaries.items()
+        ]
+        with self._db.write() as connection:
+            _SET_SUMMARY.run(connection, rows)
 
     @contextmanager
     def _written_blobs(self, blobs: Sequence[str]) -> Iterator[None]:
@@ -200,6 +214,14 @@ _ORPHANS = (
 )
 _FORGET = tuple(delete(table).where(table.c.blob.in_(_BLOBS)) for table in (contents, holdings, search_index))
 _DISCARD = insert(discarded)
+_SET_SUMMARY = Direct(
+    update(contents).where(contents.c.blob == bindparam("sought")).values(sealed_summary=bindparam("sealed_summary"))
+)
+
+
+def summary_aad(blob: str) -> bytes:
+    """What a sealed summary is bound to."""
+    return b"summary\x00" + blob.encode("ascii")
 
 
 def batches(values: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:

@@ -82,12 +82,12 @@ class Direct:
         row: Row | None = self._run(connection, values, many=False).fetchone()
         return row
 
-    def run(self, connection: Connection, rows: Sequence[Values]) -> None:
-        """Run it for each of `rows`."""
-        if len(rows) == 1:
-            self._run(connection, rows[0], many=False)
-        elif rows:
-            self._run(connection, rows, many=True)
+    def run(self, connection: Connection, rows: Sequence[Values]) -> int:
+        """Run it for each of `rows`; how many rows of the database it changed."""
+        if not rows:
+            return 0
+        many = len(rows) > 1
+        return int(self._run(connection, rows if many else rows[0], many=many).rowcount)
 
     def _run(self, connection: Connection, values: Any, *, many: bool) -> Any:
         worded = self._worded.get(connection.dialect.name) or self._word(connection)

@@ -14,8 +14,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, select, update
 
-from mailstore.arrivals import Arrivals, mark_seen, summary_aad
-from mailstore.core import BATCH, batches
+from mailstore.arrivals import Arrivals, mark_seen
+from mailstore.core import BATCH, batches, summary_aad
 from mailstore.direct import Direct, DirectAmong, Row
 from mailstore.flags import DELETED, SEEN, apply, from_text, normalise, to_text
 from mailstore.folders import FolderVerbs, lock_folders, no_such_folder
@@ -147,20 +147,22 @@ class MessageVerbs(Arrivals, FolderVerbs):
         """The opaque index values of messages, by UID. Raises SealBroken when one was altered."""
         runs, single = runs_of(uids)
         found: list[Row] = []
+        made, waiting = self._summariser.unkept()
         with self._db.read() as connection:
             for first, last in runs:
                 found += _SUMMARIES_IN.all(connection, {"folder": folder_id, "first": first, "last": last})
             found += _SUMMARIES_OF.all(connection, {"folder": folder_id}, single)
-        found = [row for row in found if row[2] is not None]
-        values = self._fields.unseal_all([(sealed, summary_aad(blob)) for _, blob, sealed in found])
-        return dict(zip([row[0] for row in found], values, strict=True))
+        kept = [row for row in found if row[2] is not None]
+        values = self._fields.unseal_all([(sealed, summary_aad(blob)) for _, blob, sealed in kept])
+        summaries = dict(zip([row[0] for row in kept], values, strict=True))
+        for uid, blob, sealed in found if made or waiting else ():
+            if sealed is None and (blob in made or blob in waiting):
+                summaries[uid] = made[blob] if blob in made else self._summary(waiting[blob])
+        return summaries
 
     def put_summaries(self, summaries: Mapping[str, bytes]) -> None:
         """Replace the index values of contents, by blob, when the caller makes them otherwise than before."""
-        with self._db.write() as connection:
-            for blob, summary in summaries.items():
-                sealed = self._fields.seal(summary, summary_aad(blob))
-                connection.execute(update(contents).where(contents.c.blob == blob).values(sealed_summary=sealed))
+        self._put_summaries(summaries)
 
     def details(self, folder_id: int, uids: Sequence[int]) -> dict[int, Details]:
         """SAVEDATE, EMAILID and THREADID of messages, by UID. A message older than threads is its own thread."""

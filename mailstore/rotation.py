@@ -19,8 +19,7 @@ from datetime import datetime
 
 from sqlalchemy import Column, Table, delete, func, select, tuple_, update
 
-from mailstore.arrivals import summary_aad
-from mailstore.core import BATCH, Core
+from mailstore.core import BATCH, Core, summary_aad
 from mailstore.crypto import Purpose, derive_key
 from mailstore.database import Database
 from mailstore.journey import context_aad

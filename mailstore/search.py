@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import exists, select
 
 from mailstore.core import BATCH, batches
 from mailstore.mailbox import SearchPart, SearchStopped
@@ -68,7 +68,7 @@ class SearchVerbs(MessageVerbs):
         statement = (
             select(contents.c.blob)
             .outerjoin(search_index, search_index.c.blob == contents.c.blob)
-            .where(search_index.c.blob.is_(None), contents.c.sealed_summary.is_not(None))
+            .where(search_index.c.blob.is_(None), exists().where(messages.c.blob == contents.c.blob))
             .limit(limit)
         )
         with self._db.read() as connection:

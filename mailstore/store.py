@@ -130,6 +130,7 @@ class Store(
     def close(self) -> None:
         """Close the database connections; the store is not to be used after."""
         self._feed.close()
+        self._summariser.close()
         with suppress(StoreError):
             self.flush_readings()
         self._journal.close()

@@ -59,10 +59,16 @@ def join_threads(connection: Connection, account_id: int, messages: Sequence[Seq
     """The threads of messages that arrive in a mailbox one after the other; of each, the digests of its references and of
     its own id, in that order."""
     wanted = sorted({digest for digests in messages for digest in digests})
+    if all(len(digests) == 1 for digests in messages):
+        # No replies: as a rule each begins a thread, and nothing is looked for.
+        begun = {digest: _fresh_thread() for digest in wanted}
+        rows = [{"account_id": account_id, "digest": digest, "thread_id": begun[digest]} for digest in wanted]
+        if _INSERT.run(connection, rows) == len(rows):
+            return [begun[digest] for (digest,) in messages]
     known = {row[0]: row[1] for row in _KNOWN.all(connection, {"account": account_id}, wanted)}
     found, threads_of = dict(known), []
     for digests in messages:
-        joined = next((found[digest] for digest in digests if digest in found), 0) or secrets.randbits(62) + 1
+        joined = next((found[digest] for digest in digests if digest in found), 0) or _fresh_thread()
         for digest in digests:
             found.setdefault(digest, joined)
         threads_of.append(joined)
@@ -73,6 +79,10 @@ def join_threads(connection: Connection, account_id: int, messages: Sequence[Seq
     ]
     _INSERT.run(connection, rows)
     return threads_of
+
+
+def _fresh_thread() -> int:
+    return secrets.randbits(62) + 1
 
 
 def _text(value: bytes) -> str:

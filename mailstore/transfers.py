@@ -93,7 +93,7 @@ class TransferVerbs(MessageVerbs):
         def write(transaction: Transaction, prepared: Sequence[Prepared]) -> tuple[int, int]:
             connection = transaction.connection
             target_id, validity = self._find(connection, account_id, folder_name)
-            self._enter_contents(connection, account_id, prepared)
+            self._enter_contents(transaction, account_id, prepared)
             lock_folders(connection, sorted({folder_id, target_id}))
             rows = read_rows(connection, folder_id, [uid])
             if not rows:

@@ -105,6 +105,13 @@ def document(unique_id: str = "1.2.3", sha1: str = "a" * 40, content: bytes = b"
     return NewDeposit(unique_id, sha1, content, b'{"sender": "alice"}')
 
 
+def settle_summaries(store: Store) -> None:
+    """Wait until the summaries that a store makes a moment later are made."""
+    thread = store._summariser._thread
+    if thread is not None:
+        thread.join()
+
+
 def kept_blobs(folder: Path) -> set[str]:
     """The contents that are kept, in files of their own or in the journal; unfinished files too."""
     return {path.name for path in blob_files(folder)} | {row[0] for row in sql(folder, "SELECT blob FROM blob_journal")}

@@ -63,7 +63,7 @@ def test_a_reader_between_the_journal_and_the_file(store: Store, account: Accoun
 
 def test_what_is_altered_in_the_journal_is_noticed(store: Store, account: Account, place: Path) -> None:
     (blob,) = _add(store, account, message())
-    sql(place, "UPDATE blob_journal SET octets = (SELECT sealed_summary FROM contents)")
+    sql(place, "UPDATE blob_journal SET octets = (SELECT sealed_name FROM folders LIMIT 1)")
     with pytest.raises(BlobDamaged):
         store.read_blob(blob)
 

@@ -17,7 +17,7 @@ from sqlalchemy import LargeBinary
 from mailstore import Account, Store, StoreError, StoreUnavailable
 from mailstore.rotation import SEALED, replace_master_key
 from mailstore.tables import metadata
-from tests.mailstore.helpers import KEY, NOW, acceptance, document, message, open_store, url
+from tests.mailstore.helpers import KEY, NOW, acceptance, document, message, open_store, settle_summaries, url
 
 NEW = bytes(range(100, 132))
 ROOT = Path(__file__).parents[2]
@@ -32,6 +32,7 @@ def fill(store: Store, account: Account) -> None:
     store.accept(acceptance(account, 9, copies=("b@x.fr",), deposits=(document(),)), NOW)
     store.put_key(account.address, "smime", b"chain", b"private", NOW)
     store.set_totp(account.address, SECRET)
+    settle_summaries(store)
     assert store.index_pending(100) == 6
 
 
