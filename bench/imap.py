@@ -424,7 +424,7 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=100_000, help="messages of the large folder (100000)")
     parser.add_argument("--distinct", type=int, default=DISTINCT, help=f"messages that differ ({DISTINCT})")
     parser.add_argument("--searched", type=int, default=20_000, help="messages of the folder searched (20000)")
-    parser.add_argument("--appends", type=int, default=500, help="messages added one by one (500)")
+    parser.add_argument("--appends", type=int, default=900, help="messages added one by one (900)")
     parser.add_argument("--idle", type=int, default=5000, help="idle connections (5000)")
     parser.add_argument(
         "--idle-dovecot", type=int, default=200, help="idle connections of Dovecot: a process each (200)"
