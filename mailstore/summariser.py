@@ -48,8 +48,10 @@ class Summariser:
         with self._changed:
             if self._closing:
                 return
-            self._waiting.update(contents)
-            self._held += sum(map(len, contents.values()))
+            for blob, content in contents.items():
+                if blob not in self._waiting:  # its transaction may be tried again
+                    self._waiting[blob] = content
+                    self._held += len(content)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="summaries", daemon=True)
                 self._thread.start()

@@ -12,9 +12,10 @@ from datetime import datetime
 
 from sqlalchemy import Connection, delete, insert, select
 
-from mailstore.arrivals import Prepared, mark_seen
+from mailstore.arrivals import mark_seen
 from mailstore.core import Transaction
 from mailstore.doings import Doer, trace_doing
+from mailstore.entering import Prepared
 from mailstore.flags import DELETED, SEEN, from_text
 from mailstore.folders import lock_folders, no_such_folder
 from mailstore.mailbox import NewMessage

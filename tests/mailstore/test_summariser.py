@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -49,6 +50,25 @@ def test_without_room_it_is_made_at_once(
     assert store.summaries(folder, uids) == _expected(uids, message(1), message(2))
     assert _kept(place) >= 1
     assert store._summariser._held <= len(message(1))
+
+
+def test_what_is_told_twice_waits_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transaction that is tried again tells of its contents again."""
+    begun, going = threading.Event(), threading.Event()
+
+    def slow(content: bytes) -> bytes:
+        begun.set()
+        going.wait(10)
+        return content
+
+    monkeypatch.setattr(store._summariser, "_make", slow)
+    for _ in range(2):
+        store._summariser.add({"a" * 32: b"one", "b" * 32: b"other"})
+        begun.wait(10)
+    assert store._summariser._held == 8
+    going.set()
+    settle_summaries(store)
+    assert store._summariser._held == 0
 
 
 def test_what_the_store_holds_already_is_not_made_again(store: Store, account: Account) -> None:
