@@ -112,7 +112,8 @@ class Channel:
         if not self._ended:
             self._wire.listen()
 
-    async def _more(self) -> None:
+    async def _more(self, *, hasten: bool = False) -> None:
+        """Waits for octets; `hasten` when they are the rest of something that has begun."""
         if self._deflated is not None and self._deflated.waiting:
             self._inflate()
             return
@@ -120,10 +121,13 @@ class Channel:
             raise ConnectionGone
         self.bell.clear()
         self.listen()
+        if hasten:
+            self._wire.hasten()
         await self.bell.wait()
 
-    async def read_line(self, limit: int) -> bytes:
-        """The next line with its end, LF or CRLF. Raises LineTooLong beyond `limit` octets, ConnectionGone at the end.
+    async def read_line(self, limit: int, *, begun: bool = False) -> bytes:
+        """The next line with its end, LF or CRLF. `begun`: it is the rest of a command. Raises LineTooLong beyond `limit`
+        octets, ConnectionGone at the end.
 
         May be cancelled: nothing received is lost.
         """
@@ -135,7 +139,7 @@ class Channel:
             if found >= 0:
                 return self._take(size)
             self._scanned = len(self._buffer)
-            await self._more()
+            await self._more(hasten=begun or bool(self._buffer))
 
     def _take(self, size: int) -> bytes:
         taken = bytes(memoryview(self._buffer)[:size])
@@ -150,7 +154,7 @@ class Channel:
     async def read_some(self, most: int) -> bytes:
         """Between one and `most` octets, as they come."""
         while not self._buffer:
-            await self._more()
+            await self._more(hasten=True)
         return self._take(min(most, len(self._buffer)))
 
     async def read_exactly(self, size: int) -> bytes:

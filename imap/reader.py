@@ -124,7 +124,7 @@ class CommandReader:
         limit = self._limits.line if self._authenticated else self._limits.line_before_login
         while True:
             try:
-                piece = await self._channel.read_line(limit - len(self._text))
+                piece = await self._channel.read_line(limit - len(self._text), begun=bool(self._text))
             except LineTooLong:
                 raise EndSession("Command line too long") from None
             self._text += piece

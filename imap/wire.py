@@ -79,6 +79,13 @@ class Wire:
             self._listening = False
             self._loop.remove_reader(self._socket.fileno())
 
+    def hasten(self) -> None:
+        """Acknowledges at once what has come: the rest is on its way, and a client whose system waits for our ACK before it
+        sends a small piece (Nagle) would wait 40 ms for it."""
+        if self._socket is not None and _QUICKACK is not None:
+            with suppress(OSError):
+                self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+
     async def start_tls(self, context: ssl.SSLContext) -> None:
         """The server side of a handshake, on a wire that is not listening. The caller bounds its time. Raises OSError
         (ssl.SSLError among it): the wire is then cut."""
@@ -120,9 +127,8 @@ class Wire:
                     self.pause()
                     self._received(b"")
                     return
-                if len(data) >= _FLIGHT and _QUICKACK is not None:
-                    # The rest is on its way, and a client whose system waits for our ACK (Nagle) would wait 40 ms for it.
-                    self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+                if len(data) >= _FLIGHT:
+                    self.hasten()
                 self._received(data)
                 if not (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()):
                     return  # what else the kernel holds makes it call again

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
+
+from imap.wire import Wire
 from tests.imap.support import AT, SIMPLE, Client, House
 
 
@@ -47,6 +50,33 @@ async def test_idle_sees_flags_and_expunges_of_another_session(house: House) -> 
         assert (await idler.response()).startswith(b"i BAD")
         idler.close()
         worker.close()
+
+
+async def test_what_comes_of_a_command_is_acknowledged_at_once(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """imaplib sends a literal, then its line end: its system keeps that until our ACK (Nagle), and ours kept the ACK 40 ms.
+    Between commands nothing is hastened."""
+    hastened: list[str] = []
+    now = "between commands"
+    monkeypatch.setattr(Wire, "hasten", lambda _wire: hastened.append(now))
+    async with house.serving() as server:
+        client = await _selected(house, server)
+        await client.command("a NOOP")
+        assert hastened == []
+        for now, octets, answer in (
+            ("a line in two", b"b APPEND IN", None),
+            ("the rest of it", b"BOX {%d}\r\n" % len(SIMPLE), b"+ "),
+            ("before the line end", SIMPLE, None),
+        ):
+            await client.send(octets)
+            if answer:
+                assert (await client.response()).startswith(answer)
+            async with asyncio.timeout(10):
+                while now not in hastened:
+                    await asyncio.sleep(0.002)
+        await client.send(b"\r\n")
+        while not (await client.response()).startswith(b"b OK"):
+            pass
+        client.close()
 
 
 async def test_expunge_waits_for_a_command_that_allows_it(house: House) -> None:
