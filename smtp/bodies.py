@@ -42,7 +42,7 @@ class Bodies:
         try:
             async with asyncio.timeout(self._limits.data_time):
                 while not decoder.done:
-                    piece = await wire.some()
+                    piece = await wire.some(begun=heard > 0)
                     heard += len(piece)
                     if heard > self._limits.size * _HARD_FACTOR:
                         raise ConnectionEnded
@@ -60,7 +60,7 @@ class Bodies:
         left, failure = step.size, None
         async with asyncio.timeout(self._limits.data_time):
             while left:
-                piece = await wire.some(min(left, HIGH))
+                piece = await wire.some(min(left, HIGH), begun=left < step.size)
                 left -= len(piece)
                 if step.refusal is None and self._chunks is not None:
                     failure = await _fed(self._chunks, piece, failure)
