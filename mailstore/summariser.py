@@ -4,8 +4,8 @@ A transaction waits for its commit about as long as a summary takes, and another
 summary that is not kept yet: who asks in this process is given it, or makes it (`unkept`); who asks in another makes it of
 the message, as of one too large.
 
-Invariants: contents that wait are clear, in memory, and bounded (`MOST`): one that finds no room is summarised by its verb;
-what a process that died had not kept is made and kept by the first reader.
+Invariants: contents that wait are clear, in memory, and bounded (`MOST`): one that finds no room is summarised by its verb,
+or, when the room went meanwhile, by its first reader, as what a process that died had not kept.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class Summariser:
             if self._closing:
                 return
             for blob, content in contents.items():
-                if blob not in self._waiting:  # its transaction may be tried again
+                # Told already when its transaction is tried again; without room when others took it since `room` was asked.
+                if blob not in self._waiting and self.room(len(content)):
                     self._waiting[blob] = content
                     self._held += len(content)
             if self._thread is None:

@@ -66,6 +66,9 @@ def test_what_is_told_twice_waits_once(store: Store, monkeypatch: pytest.MonkeyP
         store._summariser.add({"a" * 32: b"one", "b" * 32: b"other"})
         begun.wait(10)
     assert store._summariser._held == 8
+    monkeypatch.setattr(summariser, "MOST", 10)
+    store._summariser.add({"c" * 32: b"none left"})
+    assert store._summariser._held == 8, "many at once, each told that there was room"
     going.set()
     settle_summaries(store)
     assert store._summariser._held == 0
