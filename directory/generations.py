@@ -66,9 +66,14 @@ class Generations:
             return 1
 
     def fresh(self) -> str:
-        """Make an empty data folder with a number never used before, and return its name."""
-        numbers = [int(name.rpartition("-")[2]) for name in self._names() if name != LEGACY]
-        name = f"data-{max(numbers, default=0) + 1}"
+        """Make an empty data folder with a number never used before, and return its name.
+
+        Never: what a killed load started may still be ending, and slapd keeps what it retired, under the old number.
+        """
+        last = self._folder / "last"
+        given = int(last.read_text("ascii")) if last.is_file() else 0
+        name = f"data-{max(given, *map(_number, self._names()), 0) + 1}"
+        write_private(last, name.rpartition("-")[2].encode())
         (self._folder / name).mkdir(mode=0o700)
         return name
 

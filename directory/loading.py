@@ -74,7 +74,7 @@ def _renew(
         switch(slapd, name, mark)
     else:
         slapd.build_configuration(name)
-    slapd.generations.prune(name)
+        slapd.generations.prune(name)
     return name
 
 

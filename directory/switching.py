@@ -72,9 +72,10 @@ def switch(slapd: Slapd, name: str, mark: Position | None) -> None:
 
 
 def finish(slapd: Slapd) -> None:
-    """Do what a load cut short had still to do: retire hidden databases, make late changes again on the data served.
+    """Do what a load cut short had still to do: retire hidden databases, make late changes again on the data served,
+    remove the data that is not.
 
-    Raises DirectoryError.
+    The caller holds `slapd.maintenance()`. Raises DirectoryError.
     """
     path = slapd.folder / _PENDING
     try:
@@ -88,6 +89,7 @@ def finish(slapd: Slapd) -> None:
         raise DirectoryError(
             "La fin d'un chargement interrompu échoue / finishing an interrupted load failed"
         ) from error
+    slapd.generations.prune(slapd.generations.current())
 
 
 def make_room(slapd: Slapd) -> None:

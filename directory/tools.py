@@ -4,7 +4,8 @@ Invariants
 * slapd and its tools never run as root: started by root they become `openldap` (or `nobody`) and cannot gain privileges
   back; root enters the folder first, so its parents may be closed to that user.
 * Every path given to them is relative to that folder (spaces and long paths do no harm).
-* They die with the thread that started them (PR_SET_PDEATHSIG), so a killed import leaves no tool writing behind it.
+* They die with the thread that started them (PR_SET_PDEATHSIG), also when it was gone before they could ask for that; so a
+  killed import leaves no tool writing behind it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ TOOL_SECONDS: Final = 1800
 _PACKAGES: Final = {"slap": "slapd", "mdb": "lmdb-utils"}
 _USERS: Final = ("openldap", "nobody")
 _NICE: Final = 10
+_UNLESS_ORPHAN: Final = '[ "$PPID" = "$0" ] && exec "$@"'
 _OPEN_FILES: Final = 4096  # slapd allocates a table of that many connections: an "unlimited" limit costs it gigabytes
 
 
@@ -66,7 +68,10 @@ def own(folder: Path, parts: Iterable[str]) -> None:
 
 
 def prefix(folder: Path) -> list[str]:
-    """Enter the folder, then drop every privilege, then exec: one process id from beginning to end."""
+    """Enter the folder, then drop every privilege, then exec: one process id from beginning to end.
+
+    The calling process must be the one that starts the command: what it starts while being killed runs nothing.
+    """
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     files = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
     drop: list[str] = []
@@ -82,6 +87,10 @@ def prefix(folder: Path) -> list[str]:
         *drop,
         "--no-new-privs",
         "--pdeathsig=TERM",
+        find_program("sh"),
+        "-c",
+        _UNLESS_ORPHAN,
+        str(os.getpid()),
     ]
 
 

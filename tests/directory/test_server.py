@@ -125,6 +125,18 @@ def test_it_dies_with_its_parent(own: Slapd) -> None:
     own.check_ports()
 
 
+def test_what_a_parent_started_while_being_killed_runs_nothing(tmp_path: Path) -> None:
+    """Gone before the tool could ask to die with it: half of such tools stayed for ever."""
+    script = (
+        "import sys, os, subprocess\nfrom pathlib import Path\nfrom directory.tools import find_program, prefix\n"
+        "subprocess.Popen([*prefix(Path(sys.argv[1])), find_program('sleep'), '60'])\nos._exit(0)\n"
+    )
+    argv = [sys.executable, "-c", script, str(tmp_path)]
+    for _ in range(5):
+        # The tool holds the other end of the pipe: its output ends when it does.
+        subprocess.run(argv, stdout=subprocess.PIPE, cwd=REPOSITORY, timeout=20, check=True)
+
+
 def _runs(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
