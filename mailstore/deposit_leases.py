@@ -16,8 +16,8 @@ from sqlalchemy import ColumnElement, and_, bindparam, case, or_, select, update
 
 from mailstore.audit import insert_all_events
 from mailstore.core import Core, clean
+from mailstore.depositing import context_aad
 from mailstore.deposits import WAITING, deposit_of
-from mailstore.journey import context_aad
 from mailstore.model import ChangeKind, DepositEnd, DepositJob, DepositLease, DepositState, Event, StoreError
 from mailstore.originals import take_originals
 from mailstore.sql import AnyRow

@@ -16,7 +16,7 @@ from sqlalchemy import func, literal, select, tuple_, update
 
 from mailstore.audit import insert_events
 from mailstore.core import Core, clean
-from mailstore.journey import context_aad
+from mailstore.depositing import context_aad
 from mailstore.model import ChangeKind, Deposit, DepositState, Event, StoreError
 from mailstore.originals import take_originals
 from mailstore.sql import AnyRow

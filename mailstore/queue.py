@@ -4,8 +4,9 @@ Invariants:
 * a row is held by one owner until its lease ends: leasing is a conditional update, so that no two senders get it;
 * a lease that ran out (its sender died) can be taken again; settling by an owner who lost the row is refused;
 * every attempt leaves a line of history and an audit event in the transaction that settles it; a final one lets go of the
-  content;
-* what a person does (hold, release, retry, drop, send elsewhere) is refused on a row that a sender holds at that moment.
+  content.
+
+What a person does with rows is in `mailstore.queue_actions`.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, insert, null, or_, select, update
 
-from mailstore.audit import insert_all_events, insert_events
+from mailstore.audit import insert_all_events
 from mailstore.core import Core, clean
 from mailstore.direct import Direct, DirectAmong
 from mailstore.model import (
@@ -187,31 +188,6 @@ class QueueVerbs(Core):
         with self._db.read() as connection:
             return [_queue_row(row) for row in connection.execute(statement)]
 
-    def hold(self, row_ids: Collection[int], who: str, at: datetime) -> int:
-        """Keep rows from leaving until `release`; returns how many were not in a sender's hands."""
-        return self._act("outgoing.held", row_ids, DeliveryState.QUEUED, {"state": DeliveryState.HELD.value}, who, at)
-
-    def release(self, row_ids: Collection[int], who: str, at: datetime) -> int:
-        """Let held rows leave, at once; returns how many there were."""
-        values = {"state": DeliveryState.QUEUED.value, "next_attempt_at": at}
-        return self._act("outgoing.released", row_ids, DeliveryState.HELD, values, who, at)
-
-    def retry_now(self, row_ids: Collection[int], who: str, at: datetime) -> int:
-        """Try rows again at once, their pause begun anew; returns how many were not in a sender's hands."""
-        values = {"next_attempt_at": at, "attempts": 0}
-        return self._act("outgoing.retry_asked", row_ids, DeliveryState.QUEUED, values, who, at)
-
-    def reroute(self, row_ids: Collection[int], route: str, who: str, at: datetime) -> int:
-        """Send rows by another place (`host:port`; "" for the usual one), at once; returns how many were free."""
-        values = {"route": clean(route, 300), "next_attempt_at": at}
-        return self._act("outgoing.rerouted", row_ids, DeliveryState.QUEUED, values, who, at, {"route": route})
-
-    def drop(self, row_ids: Collection[int], who: str, at: datetime) -> int:
-        """Give rows up for good without telling their sender; returns how many were not in a sender's hands."""
-        values = {"state": DeliveryState.DROPPED.value, "next_attempt_at": None, "blob": None, "settled_at": at}
-        states = (DeliveryState.QUEUED, DeliveryState.HELD)
-        return sum(self._act("outgoing.dropped", row_ids, state, values, who, at) for state in states)
-
     def wake_domains(self, domains: Collection[str], at: datetime) -> int:
         """A peer showed that it is there: what waits for its domains is tried again at once. Returns how many rows."""
         condition = (
@@ -225,33 +201,6 @@ class QueueVerbs(Core):
         with self._changing() as changing:
             statement = update(outgoing).where(*condition).values(next_attempt_at=at, attempts=1)
             ids = changing.connection.execute(statement.returning(outgoing.c.id)).scalars().all()
-            changing.touch(ChangeKind.QUEUE, ids)
-        return len(ids)
-
-    def _act(
-        self,
-        name: str,
-        row_ids: Collection[int],
-        state: DeliveryState,
-        values: dict[str, Any],
-        who: str,
-        at: datetime,
-        detail: dict[str, str] | None = None,
-    ) -> int:
-        """What a person does to rows of a state that no sender holds, with its audit events."""
-        free = or_(outgoing.c.lease_until.is_(None), outgoing.c.lease_until <= at)
-        condition = (outgoing.c.id.in_(list(row_ids)), outgoing.c.state == state.value, free)
-        with self._changing() as changing:
-            connection = changing.connection
-            rows = connection.execute(select(outgoing).where(*condition).with_for_update()).all()
-            ids = [row.id for row in rows]
-            if ids:
-                connection.execute(update(outgoing).where(outgoing.c.id.in_(ids)).values(values))
-            for row in rows:
-                event = Event(name, {"recipient": row.recipient, "by": who, **(detail or {})})
-                insert_events(connection, [event], row.submission_id, row.message_id, at)
-            if ids and "blob" in values:
-                self._discard_unreferenced(connection, [row.blob for row in rows])
             changing.touch(ChangeKind.QUEUE, ids)
         return len(ids)
 

@@ -22,7 +22,7 @@ from sqlalchemy import Column, Table, delete, func, select, tuple_, update
 from mailstore.core import BATCH, Core, summary_aad
 from mailstore.crypto import Purpose, derive_key
 from mailstore.database import Database
-from mailstore.journey import context_aad
+from mailstore.depositing import context_aad
 from mailstore.keyring import ROTATED, insert_keys, new_key, read_ring
 from mailstore.keys import key_aad
 from mailstore.logins import totp_aad

@@ -30,6 +30,7 @@ from mailstore.model import StoreError
 from mailstore.originals import OriginalVerbs
 from mailstore.policies import PolicyVerbs
 from mailstore.queue import QueueVerbs
+from mailstore.queue_actions import QueueActionVerbs
 from mailstore.quotas import QuotaVerbs
 from mailstore.readings import ReadingVerbs
 from mailstore.receipts import ReceiptVerbs
@@ -61,6 +62,7 @@ class Store(
     SharingVerbs,
     JourneyVerbs,
     QueueVerbs,
+    QueueActionVerbs,
     ReceiptVerbs,
     SenderVerbs,
     SpoolVerbs,
