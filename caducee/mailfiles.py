@@ -1,28 +1,28 @@
-"""Mailboxes as files: mbox (RFC 4155, the mboxrd form) and Maildir (with Maildir++ sub-folders). Reading and writing.
+"""Mailboxes as mbox files (RFC 4155, the mboxrd form). Reading and writing.
 
-Invariants:
-* a message written and read back is the same bytes (with CRLF line ends), flags and date; in Maildir, keywords other than
-  `$Forwarded` have no place and are lost;
+Invariants, here and in `maildir`:
+* a message written and read back is the same bytes (with CRLF line ends), flags and date;
 * one message is in memory at a time; a message beyond MESSAGE_LIMIT is reported, not read;
 * files are written with mode 0600, folders 0700, and never over something that is there: they are clear text.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from mailstore import StoreError
+from mailstore.flags import normalise
 from mime import header_end, iter_fields, to_crlf, without_fields
 
 MESSAGE_LIMIT = 100 * 1024 * 1024
 _STATUS = {"R": "\\Seen", "A": "\\Answered", "F": "\\Flagged", "T": "\\Draft", "D": "\\Deleted"}
-_MAILDIR = {"D": "\\Draft", "F": "\\Flagged", "P": "$Forwarded", "R": "\\Answered", "S": "\\Seen", "T": "\\Deleted"}
 _OWN_FIELDS = ("status", "x-status", "x-keywords", "x-uid", "content-length")
 _FROM = re.compile(rb"From \S+ +(\w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4})")
 _QUOTED = re.compile(rb"^>(>*From )", re.MULTILINE)
@@ -46,21 +46,13 @@ class FiledMessage:
     folder: str = ""
 
 
-def is_maildir(path: Path) -> bool:
-    """Whether a path is a Maildir rather than an mbox file."""
-    return path.is_dir() and (path / "cur").is_dir()
-
-
-def size_of(path: Path) -> int:
-    """Bytes to be read, for a progress bar."""
-    if path.is_dir():
-        return sum(one.stat().st_size for folder in _maildirs(path) for one in _files(folder))
-    return path.stat().st_size
-
-
-def read_mailbox(path: Path) -> Iterator[FiledMessage]:
-    """The messages of an mbox file or a Maildir, in order. Raises TooLarge, OSError."""
-    return read_maildir(path) if is_maildir(path) else read_mbox(path)
+def keywords(words: Iterable[str]) -> set[str]:
+    """Those of `words` that IMAP takes for keywords (RFC 9051 §9): other programs write what they like."""
+    found = set[str]()
+    for word in words:
+        with suppress(StoreError):
+            found |= normalise([word])
+    return found
 
 
 def read_mbox(path: Path) -> Iterator[FiledMessage]:
@@ -91,22 +83,10 @@ def _from_mbox(separator: bytes, lines: list[bytes]) -> FiledMessage:
     stop = header_end(raw)[0]
     values = {one.name.lower(): one.text for one in iter_fields(raw, 0, stop)}
     letters = values.get("status", "") + values.get("x-status", "")
-    flags = {_STATUS[letter] for letter in letters if letter in _STATUS} | set(values.get("x-keywords", "").split())
+    flags = {_STATUS[letter] for letter in letters if letter in _STATUS} | keywords(
+        values.get("x-keywords", "").split()
+    )
     return FiledMessage(without_fields(raw, _OWN_FIELDS), frozenset(flags), _from_date(separator) or _own_date(values))
-
-
-def read_maildir(path: Path) -> Iterator[FiledMessage]:
-    """The messages of a Maildir and its Maildir++ sub-folders (`.Archives.2026` is Archives/2026)."""
-    for folder in _maildirs(path):
-        name = "/".join(part for part in folder.name.split(".") if part) if folder != path else ""
-        for file in sorted(_files(folder), key=lambda one: one.name):
-            status = file.stat()
-            if status.st_size > MESSAGE_LIMIT:
-                raise TooLarge(str(file))
-            _, _, letters = file.name.partition(":2,")
-            flags = frozenset(_MAILDIR[letter] for letter in letters if letter in _MAILDIR)
-            date = datetime.fromtimestamp(int(status.st_mtime), UTC)
-            yield FiledMessage(to_crlf(file.read_bytes()), flags, date, name)
 
 
 def write_mbox(file: BinaryIO, message: FiledMessage) -> None:
@@ -121,35 +101,6 @@ def write_mbox(file: BinaryIO, message: FiledMessage) -> None:
     raw = (own.encode("ascii") + message.content).replace(b"\r\n", b"\n")
     file.write(f"From MAILER-DAEMON {stamp}\n".encode("ascii") + _TO_QUOTE.sub(rb">\1", raw))
     file.write(b"\n" if raw.endswith(b"\n") else b"\n\n")
-
-
-def create_maildir(path: Path) -> None:
-    """Make an empty Maildir. Raises FileExistsError."""
-    path.mkdir(mode=0o700)
-    for name in ("cur", "new", "tmp"):
-        (path / name).mkdir(mode=0o700)
-
-
-def write_maildir(path: Path, message: FiledMessage, number: int) -> None:
-    """Write one message into a Maildir, under a name made of its date and `number`."""
-    letters = "".join(sorted(letter for letter, flag in _MAILDIR.items() if flag in message.flags))
-    date = (message.date or datetime.fromtimestamp(0, UTC)).timestamp()
-    final = path / "cur" / f"{int(date)}.M{number:09d}.caducee:2,{letters}"
-    handle = os.open(final, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(message.content.replace(b"\r\n", b"\n"))
-    os.utime(final, (date, date))
-
-
-def _maildirs(path: Path) -> list[Path]:
-    inner = sorted(one for one in path.iterdir() if one.name.startswith(".") and (one / "cur").is_dir())
-    return [path, *inner]
-
-
-def _files(folder: Path) -> list[Path]:
-    return [
-        one for name in ("cur", "new") if (folder / name).is_dir() for one in (folder / name).iterdir() if one.is_file()
-    ]
 
 
 def _from_date(separator: bytes) -> datetime | None:

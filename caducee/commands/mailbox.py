@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -13,13 +12,23 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from caducee import mailfiles
+from caducee import maildir, mailfiles
 from caducee.commands.common import FolderOption, JsonOption, done, show
 from caducee.errors import UsageError
 from caducee.folder import OperatorFolder
+from caducee.mailtransfer import (
+    batches,
+    below,
+    check_names,
+    export_all,
+    export_maildir,
+    export_mbox,
+    import_batch,
+    whole_mailbox,
+)
 from caducee.settings import load_settings
 from caducee.wiring import now, open_store
-from mailstore import Account, Event, FolderExists, NewMessage, NoSuchFolder, Store
+from mailstore import Account, Event, Store
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,8 +36,6 @@ app = typer.Typer(
 )
 AddressArgument = Annotated[str, typer.Argument(help="Adresse de la boîte / the mailbox's address.")]
 NameOption = Annotated[str, typer.Option("--folder", "-f", help="Dossier de la boîte / folder of the mailbox.")]
-_AT_ONCE = 100
-_BYTES_AT_ONCE = 8 * 1024 * 1024
 
 
 class FileFormat(StrEnum):
@@ -43,23 +50,38 @@ def import_mail(
     address: AddressArgument,
     source: Annotated[Path, typer.Argument(help="Fichier mbox, ou dossier Maildir / an mbox file or a Maildir.")],
     name: NameOption = "INBOX",
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            help="Un Maildir entier : ses sous-dossiers gardent leur place, Sent devient Envoyés / a whole Maildir.",
+        ),
+    ] = False,
     folder: FolderOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
     """Importe un mbox ou un Maildir, avec indicateurs et dates / import an mbox or a Maildir, flags and dates kept.
 
-    Les sous-dossiers d'un Maildir deviennent des sous-dossiers. Un message que le dossier contient déjà n'est pas importé
-    deux fois : un import interrompu se recommence. / An import that was interrupted can be run again.
+    Les sous-dossiers d'un Maildir vont sous --folder ; avec --all, à côté d'INBOX.
+    Un import interrompu se recommence : rien n'est importé deux fois.
+    / Sub-folders go below --folder or, with --all, beside INBOX.
+    An import that was interrupted can be run again: nothing is doubled.
     """
-    if not source.is_file() and not mailfiles.is_maildir(source):
+    is_maildir = maildir.is_maildir(source)
+    if not source.is_file() and not is_maildir:
         raise UsageError(f"{source}: ni fichier mbox ni Maildir / neither an mbox file nor a Maildir")
+    if everything and (not is_maildir or name != "INBOX"):
+        raise UsageError("--all : un Maildir, sans --folder / --all takes a Maildir, and no --folder")
     store = _store(folder)
     account = _account(store, address)
+    place = whole_mailbox(store.folders(account.id)) if everything else below(name)
     counts = {"imported": 0, "present": 0}
-    with _progress(mailfiles.size_of(source), quiet=as_json) as advance:
+    messages = maildir.read(source) if is_maildir else mailfiles.read_mbox(source)
+    total = maildir.size(source) if is_maildir else source.stat().st_size
+    with _progress(total, quiet=as_json) as advance:
         try:
-            for batch in _batches(mailfiles.read_mailbox(source)):
-                _import_batch(store, account, name, batch, counts)
+            for batch in batches(messages):
+                import_batch(store, account, place(batch[0].folder), batch, counts)
                 advance(sum(len(one.content) for one in batch))
         except mailfiles.TooLarge as error:
             raise UsageError(f"{error}: message de plus de 100 Mio / message over 100 MiB") from None
@@ -75,39 +97,45 @@ def export_mail(
     address: AddressArgument,
     target: Annotated[Path, typer.Argument(help="Fichier ou dossier à créer / file or folder to create.")],
     name: NameOption = "INBOX",
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--all", help="Toute la boîte, en un Maildir et ses sous-dossiers / the whole mailbox, a Maildir."
+        ),
+    ] = False,
     form: Annotated[FileFormat, typer.Option("--format", help="Forme / format.")] = FileFormat.MBOX,
     folder: FolderOption = Path(),
     as_json: JsonOption = False,
 ) -> None:
-    """Exporte un dossier, EN CLAIR / export a folder, IN CLEAR.
+    """Exporte un dossier ou, avec --all, toute la boîte, EN CLAIR / export a folder or the whole mailbox, IN CLEAR.
 
     Ce qui est écrit n'est plus protégé par l'opérateur : choisir où / what is written is no longer protected.
     """
     if target.exists():
         raise UsageError(f"{target}: existe déjà / exists already")
+    if everything and name != "INBOX":
+        raise UsageError("--all : sans --folder / --all takes no --folder")
     store = _store(folder)
     account = _account(store, address)
-    view = store.view(store.folder(account.id, name).id)
-    store.record([Event("mailbox.exported", {"mailbox": address, "messages": str(len(view.uids))})], at=now())
-    messages = (
-        mailfiles.FiledMessage(store.read_blob(blob), flags, date)
-        for blob, flags, date in zip(view.blobs, view.flags, view.dates, strict=True)
-    )
-    with _progress(sum(view.sizes), quiet=as_json) as advance:
-        if form is FileFormat.MAILDIR:
-            mailfiles.create_maildir(target)
-            for number, message in enumerate(messages):
-                mailfiles.write_maildir(target, message, number)
-                advance(len(message.content))
+    chosen = store.folders(account.id) if everything else [store.folder(account.id, name)]
+    if everything or form is FileFormat.MAILDIR:
+        check_names([one.name for one in chosen])
+    count = sum(one.total for one in chosen)
+    store.record([Event("mailbox.exported", {"mailbox": address, "messages": str(count)})], at=now())
+    lost: set[str] = set()
+    with _progress(sum(one.size for one in chosen), quiet=as_json) as advance:
+        if everything:
+            lost = export_all(store, chosen, target, advance)
+        elif form is FileFormat.MAILDIR:
+            lost = export_maildir(store, chosen[0], maildir.Maildir(target), advance)
         else:
-            with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                for message in messages:
-                    mailfiles.write_mbox(file, message)
-                    advance(len(message.content))
+            export_mbox(store, chosen[0], target, advance)
     if as_json:
-        show([{"exported": len(view.uids)}], as_json=True)
-    else:
-        done(f"{len(view.uids)} messages exportés en clair dans {target} / exported in clear")
+        show([{"exported": count, "keywords_lost": sorted(lost)}], as_json=True)
+        return
+    done(f"{count} messages exportés en clair dans {target} / exported in clear")
+    if lost:
+        done(f"sans place dans un Maildir / no room for these keywords in a Maildir : {', '.join(sorted(lost))}")
 
 
 @app.command("folders")
@@ -193,52 +221,6 @@ def share(
         for who, what in store.acl(one.id).items()
     ]
     show(rows, as_json=as_json)
-
-
-def _import_batch(
-    store: Store, account: Account, name: str, batch: list[mailfiles.FiledMessage], counts: dict[str, int]
-) -> None:
-    """Import messages of one sub-folder in one transaction, without those already there."""
-    target = f"{name}/{batch[0].folder}" if batch[0].folder else name
-    _ensure(store, account, target)
-    present = store.present(account.id, target, [one.content for one in batch])
-    fresh = [
-        NewMessage(one.content, one.flags, one.date or now())
-        for one, there in zip(batch, present, strict=True)
-        if not there
-    ]
-    if fresh:
-        store.append_messages(account.id, target, fresh, now())
-    counts["imported"] += len(fresh)
-    counts["present"] += len(batch) - len(fresh)
-
-
-def _ensure(store: Store, account: Account, name: str) -> None:
-    levels = name.split("/")
-    for depth in range(1, len(levels) + 1):
-        wanted = "/".join(levels[:depth])
-        try:
-            store.folder(account.id, wanted)
-        except NoSuchFolder:
-            try:
-                store.create_folder(account.id, wanted)
-                store.subscribe(account.id, wanted, True)
-            except FolderExists:
-                continue
-
-
-def _batches(messages: Iterator[mailfiles.FiledMessage]) -> Iterator[list[mailfiles.FiledMessage]]:
-    """Messages of one sub-folder, a hundred or some megabytes at a time."""
-    batch: list[mailfiles.FiledMessage] = []
-    size = 0
-    for one in messages:
-        if batch and (len(batch) >= _AT_ONCE or size >= _BYTES_AT_ONCE or one.folder != batch[0].folder):
-            yield batch
-            batch, size = [], 0
-        batch.append(one)
-        size += len(one.content)
-    if batch:
-        yield batch
 
 
 @contextmanager

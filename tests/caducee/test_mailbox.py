@@ -22,7 +22,9 @@ from hypothesis import strategies as st
 
 from caducee import cli
 from caducee.folder import OperatorFolder
-from caducee.mailfiles import FiledMessage, create_maildir, read_mailbox, read_mbox, write_maildir, write_mbox
+from caducee.maildir import Maildir
+from caducee.maildir import read as read_maildir
+from caducee.mailfiles import FiledMessage, read_mbox, write_mbox
 from caducee.settings import load_settings
 from caducee.wiring import open_store
 from mailstore import Store
@@ -58,10 +60,9 @@ def test_pythons_mailbox_reads_what_we_write(tmp_path: Path) -> None:
     first, _ = mailbox.mbox(path)
     assert set(first.get_flags()) == {"R", "O", "F"}
     assert first.get_from() == "MAILER-DAEMON Thu Jul  3 08:09:10 2025"
-    create_maildir(tmp_path / "dir")
-    write_maildir(tmp_path / "dir", FiledMessage(BODY, frozenset({"\\Seen", "$Forwarded"}), DATE), 1)
+    Maildir(tmp_path / "dir").write(FiledMessage(BODY, frozenset({"\\Seen", "$Forwarded"}), DATE))
     (read,) = mailbox.Maildir(tmp_path / "dir")
-    assert read.get_flags() == "PS"
+    assert read.get_flags() == "PSa"
     assert read.get_date() == DATE.timestamp()
 
 
@@ -71,20 +72,19 @@ def test_what_others_write_is_read(tmp_path: Path) -> None:
     message.set_flags("RA")
     box.add(message)
     box.close()
-    (read,) = read_mailbox(tmp_path / "mbox")
+    (read,) = read_mbox(tmp_path / "mbox")
     assert read.content == b"Subject: autre\r\nDate: Tue, 1 Apr 2025 10:00:00 +0200\r\n\r\nbonjour\r\nFrom nobody\r\n"
     assert read.flags == {"\\Seen", "\\Answered"}
     path = tmp_path / "raw"
     path.write_bytes(b"From nobody\nDate: Tue, 1 Apr 2025 10:00:00 +0200\n\nx\n")
-    (read,) = read_mailbox(path)
+    (read,) = read_mbox(path)
     assert read.date == datetime(2025, 4, 1, 8, tzinfo=UTC)
     path.write_bytes(b"\x00\xff nothing of an mbox\n")
-    assert list(read_mailbox(path)) == []
-    create_maildir(tmp_path / "dir")
-    create_maildir(tmp_path / "dir" / ".Archives.2025")
+    assert list(read_mbox(path)) == []
+    Maildir(tmp_path / "dir").below("Archives/2025")
     (tmp_path / "dir" / "new" / "x").write_bytes(b"Subject: neuf\n\n")
     (tmp_path / "dir" / ".Archives.2025" / "cur" / "y:2,S").write_bytes(b"Subject: vieux\n\n")
-    assert [(one.folder, *one.flags) for one in read_mailbox(tmp_path / "dir")] == [("",), ("Archives/2025", "\\Seen")]
+    assert [(one.folder, *one.flags) for one in read_maildir(tmp_path / "dir")] == [("",), ("Archives/2025", "\\Seen")]
 
 
 def rows_of(store: Store, statement: str) -> list[tuple[object, ...]]:
@@ -132,11 +132,10 @@ def _account(folder: Path) -> str:
 def test_import_then_export(folder: Path, tmp_path: Path) -> None:
     address = _account(folder)
     source = tmp_path / "in"
-    create_maildir(source)
-    create_maildir(source / ".Patients")
+    top = Maildir(source)
     for number in range(3):
-        write_maildir(source, FiledMessage(b"Subject: %d\r\n\r\n" % number + BODY, frozenset({"\\Seen"}), DATE), number)
-    write_maildir(source / ".Patients", FiledMessage(BODY, frozenset({"\\Flagged"}), DATE), 1)
+        top.write(FiledMessage(b"Subject: %d\r\n\r\n" % number + BODY, frozenset({"\\Seen"}), DATE))
+    top.below("Patients").write(FiledMessage(BODY, frozenset({"\\Flagged"}), DATE))
     first = caducee("mailbox", "import", address, str(source), "--json", "-d", str(folder))
     assert json.loads(first.stdout) == [{"imported": 4, "present": 0}], first.stderr
     again = caducee("mailbox", "import", address, str(source), "--json", "-d", str(folder))
@@ -144,13 +143,13 @@ def test_import_then_export(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.mbox"
     assert caducee("mailbox", "export", address, str(out), "-d", str(folder)).returncode == 0
     assert out.stat().st_mode & 0o077 == 0
-    assert [(one.content, one.flags, one.date) for one in read_mailbox(out)] == [
-        (one.content, one.flags, one.date) for one in read_mailbox(source) if not one.folder
+    assert [(one.content, one.flags, one.date) for one in read_mbox(out)] == [
+        (one.content, one.flags, one.date) for one in read_maildir(source) if not one.folder
     ]
     maildir = tmp_path / "out"
     options = ("--format", "maildir", "--folder", "INBOX/Patients")
     assert caducee("mailbox", "export", address, str(maildir), *options, "-d", str(folder)).returncode == 0
-    assert [(one.content, one.flags, one.date) for one in read_mailbox(maildir)] == [
+    assert [(one.content, one.flags, one.date) for one in read_maildir(maildir)] == [
         (BODY, frozenset({"\\Flagged"}), DATE)
     ]
     assert "existe déjà" in refused(caducee("mailbox", "export", address, str(out), "-d", str(folder)))
@@ -159,7 +158,7 @@ def test_import_then_export(folder: Path, tmp_path: Path) -> None:
     assert {row["dossier"]: row["messages"] for row in rows}["INBOX"] == 3
     limited = caducee("mailbox", "quota", address, "--messages", "4", "--json", "-d", str(folder))
     assert json.loads(limited.stdout)[0]["limite_messages"] == 4
-    write_maildir(source, FiledMessage(b"Subject: trop\r\n\r\n", frozenset(), DATE), 9)
+    top.write(FiledMessage(b"Subject: trop\r\n\r\n", frozenset(), DATE))
     assert "pleine" in refused(caducee("mailbox", "import", address, str(source), "--json", "-d", str(folder)))
     assert (
         caducee("mailbox", "retention", address, "-f", "Corbeille", "--days", "30", "-d", str(folder)).returncode == 0
