@@ -17,6 +17,7 @@ from caducee.child import say_ready
 from caducee.folder import OperatorFolder
 from caducee.monitor import Gauges
 from caducee.settings import Settings
+from caducee.sharing import worker_name
 from caducee.trust_parts import open_trust, own_certificate
 from caducee.wiring import now, open_store
 from dmp_bridge import Depositor, make_app, metrics, run_worker
@@ -28,8 +29,6 @@ from mailstore import Store, StoreError
 from trustspace import Purpose, client_tls
 from trustspace.metrics import Sample
 
-WORKER = "deposits"
-"""Owner of the leases of deposits; see `caducee.smtp_parts.owner`."""
 _ROUND_SECONDS = 1.0
 _GIVE_UP_ATTEMPTS = 200
 
@@ -37,7 +36,8 @@ _GIVE_UP_ATTEMPTS = 200
 def run(folder: OperatorFolder, settings: Settings) -> None:
     """Work until SIGTERM."""
     store = open_store(folder, settings)
-    store.release_leases(WORKER)
+    worker = worker_name(settings, "deposits")
+    store.release_leases(worker)
     register = open_register(folder, settings)
     teller = Teller(
         store,
@@ -47,7 +47,7 @@ def run(folder: OperatorFolder, settings: Settings) -> None:
         feeds=feeds_out(settings),
         errors=settings.dmp.error_mailbox.lower(),
     )
-    depositor = Depositor(store, make_outlet(folder, settings), tell=teller, owner=WORKER, clock=now)
+    depositor = Depositor(store, make_outlet(folder, settings), tell=teller, owner=worker, clock=now)
     app = make_app(folder.broker)
     rounds = _Rounds(folder, settings, store, register, teller)
     # Celery warns root of pickled messages; ours are JSON, and hold a row's number.

@@ -141,6 +141,11 @@ class DatabaseSection(Section):
     """Where rows live; message contents are files under blobs/."""
 
     url: str = Field(default="", description="SQLAlchemy URL. Empty: SQLite, caducee.db in this folder.")
+    machine: str = Field(
+        default="",
+        max_length=255,
+        description="Name of this machine among those that share the database, always the same. Empty: its host name.",
+    )
 
 
 class TrustSection(Section):

@@ -1,12 +1,13 @@
-"""How the processes that serve SMTP share what the settings give to all of them together.
+"""How the processes that serve SMTP share what the settings give to all of them together, and what each is called.
 
 Invariants: the shares of all processes make exactly the whole, hence no bound is exceeded; a process without a share of
-something does not do it.
+something does not do it; no two living workers bear one name in leases, also when several machines share the database.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 
 from caducee.settings import Settings
 
@@ -22,3 +23,10 @@ def smtp_processes(settings: Settings) -> int:
 def share(whole: int, processes: int, number: int) -> int:
     """What process `number` (from 1) may have of `whole`."""
     return whole // processes + (number <= whole % processes)
+
+
+def worker_name(settings: Settings, role: str) -> str:
+    """The name in leases of this machine's only worker of a `role`: it ends the leases of its former self when it starts."""
+    if not settings.database.url:  # a database of this machine's own
+        return role
+    return f"{settings.database.machine or socket.gethostname()}/{role}"

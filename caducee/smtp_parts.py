@@ -11,7 +11,7 @@ from caducee.errors import UsageError
 from caducee.folder import OperatorFolder
 from caducee.sections import PROCESSES_LIMIT
 from caducee.settings import Settings
-from caducee.sharing import share, smtp_processes
+from caducee.sharing import share, smtp_processes, worker_name
 from caducee.sockets import Sockets
 from smtp import (
     AskingContext,
@@ -126,16 +126,16 @@ def senders(settings: Settings) -> int:
     return min(smtp_processes(settings), settings.smtp.connections_out)
 
 
-def owner(number: int) -> str:
+def owner(settings: Settings, number: int) -> str:
     """The name in leases of the sender of process `number`: one process bears it, whose former self is dead."""
-    return "mail" if number == 1 else f"mail-{number}"
+    return worker_name(settings, "mail" if number == 1 else f"mail-{number}")
 
 
 def owners(settings: Settings, number: int) -> list[str]:
     """The names whose leases process `number` ends when it starts: its own and, for the first, those of processes that the
     settings no longer ask for."""
     gone = range(smtp_processes(settings) + 1, PROCESSES_LIMIT + 1) if number == 1 else ()
-    return [owner(one) for one in (number, *gone)]
+    return [owner(settings, one) for one in (number, *gone)]
 
 
 def sender(settings: Settings, services: Services, own: OwnCertificate, number: int) -> Sender:
@@ -143,7 +143,7 @@ def sender(settings: Settings, services: Services, own: OwnCertificate, number: 
     return Sender(
         services,
         carrier(settings, services, own),
-        owner=owner(number),
+        owner=owner(settings, number),
         settings=SenderSettings(
             connections=share(settings.smtp.connections_out, senders(settings), number),
             first_retry=timedelta(seconds=settings.limits.retry_seconds),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from caducee import smtp_parts
 from caducee.figures import begin_figures, forget_process
 from caducee.settings import Settings
-from caducee.sharing import MOST, share, smtp_processes
+from caducee.sharing import MOST, share, smtp_processes, worker_name
 from caducee.sockets import SOCKETS, as_variable, close_sockets, inherited_sockets, open_sockets
 from tests.smtp.world import free_port
 
@@ -53,6 +53,17 @@ def test_the_first_process_ends_the_leases_of_those_that_are_no_more() -> None:
     first, second = smtp_parts.owners(three, 1), smtp_parts.owners(three, 2)
     assert first[0] == "mail" and second == ["mail-2"]
     assert not set(first) & {"mail-2", "mail-3"} and {"mail-4", "mail-64"} <= set(first)
+
+
+def test_machines_that_share_a_database_end_no_leases_of_each_other() -> None:
+    def named(**database: str) -> Settings:
+        return Settings.model_validate({"operator": {"domains": ["a.fr"]}, "database": database})
+
+    url = "postgresql+psycopg://caducee@db/caducee"
+    here, one, other = named(url=url), named(url=url, machine="un"), named(url=url, machine="deux")
+    assert smtp_parts.owner(here, 1) == f"{socket.gethostname()}/mail"
+    assert worker_name(one, "deposits") == "un/deposits"
+    assert not set(smtp_parts.owners(one, 1)) & set(smtp_parts.owners(other, 1))
 
 
 def test_a_child_serves_what_its_parent_listens_on(monkeypatch: pytest.MonkeyPatch) -> None:
