@@ -111,14 +111,18 @@ class Directory:
         )
 
     def by_address(self, mail: str) -> Entry | None:
-        """The mailbox whose address is `mail` (case does not matter), or None.
+        """The mailbox whose address is `mail` (case does not matter), or None: also for what no entry can hold, such as an
+        address beyond ASCII (RFC 6531).
 
-        Raises DirectoryError when several entries claim the address, or `mail` is not one; DirectoryUnavailable.
+        Raises DirectoryError when several entries claim the address; DirectoryUnavailable.
         """
         cache = self._cache
         if cache is not None and (kept := cache.get(mail)) is not MISSING:
             return cast("Entry | None", kept)
-        address = checked_address(mail)
+        try:
+            address = checked_address(mail)
+        except DirectoryError:
+            return None
         if cache is None:
             return self._by_address(address)[0]
         if address is not mail and (kept := cache.get(address)) is not MISSING:

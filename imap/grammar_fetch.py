@@ -74,13 +74,14 @@ def _quoted_name(name: bytes) -> bytes:
 
 
 def _section(scanner: Scanner, form: Form, *, peek: bool) -> Content:
-    """The rest of `BODY[`, after the bracket. BINARY takes the same sections as BODY, more than RFC 3516 asks for."""
+    """The rest of `BODY[`, after the bracket. BINARY takes part numbers only (RFC 3516 §7)."""
     path = _path(scanner)
     specifier = Specifier.WHOLE
     fields: tuple[bytes, ...] = ()
     # After `1.` a specifier must follow; after `1` none may.
     if not path or scanner.data[scanner.position - 1 : scanner.position] == b".":
-        specifier = next((s for s in _SPECIFIERS if scanner.accept(s.value.encode())), Specifier.WHOLE)
+        offered = _SPECIFIERS if form is Form.BODY else ()
+        specifier = next((s for s in offered if scanner.accept(s.value.encode())), Specifier.WHOLE)
         if (path and specifier is Specifier.WHOLE) or (not path and specifier is Specifier.MIME):
             raise BadCommand("malformed section")
     label = ".".join([*map(str, path), *([specifier.value] if specifier else [])]).encode("ascii")

@@ -173,6 +173,13 @@ def _patterns(scanner: Scanner) -> tuple[str, ...]:
     return tuple(patterns)
 
 
+def _status_items(scanner: Scanner) -> tuple[str, ...]:
+    items = words(scanner, STATUS_ITEMS)
+    if not items:
+        raise BadCommand("STATUS needs at least one item")
+    return items
+
+
 def _list_returns(scanner: Scanner) -> tuple[frozenset[str], tuple[str, ...]]:
     options: set[str] = set()
     status: tuple[str, ...] = ()
@@ -184,7 +191,7 @@ def _list_returns(scanner: Scanner) -> tuple[frozenset[str], tuple[str, ...]]:
         word = scanner.word()
         if word == "STATUS":
             scanner.space()
-            status = words(scanner, STATUS_ITEMS)
+            status = _status_items(scanner)
         elif word in _LIST_RETURNS:
             options.add(word)
         else:
@@ -227,10 +234,7 @@ def parse_status(scanner: Scanner) -> Arguments:
     """STATUS (RFC 9051 §6.3.11)."""
     name = mailbox_name(scanner)
     scanner.space()
-    items = words(scanner, STATUS_ITEMS)
-    if not items:
-        raise BadCommand("STATUS needs at least one item")
-    return Status(name, items)
+    return Status(name, _status_items(scanner))
 
 
 def parse_quota(scanner: Scanner) -> Arguments:

@@ -155,20 +155,30 @@ def _returns(scanner: Scanner) -> frozenset[str] | None:
     return frozenset(options or {"ALL"})
 
 
+_CHARSETS = (b"UTF-8", b"US-ASCII")
+
+
+def unknown_charset() -> Refused:
+    """The refusal of a charset other than US-ASCII and UTF-8 (RFC 9051 §6.4.4)."""
+    return Refused("BADCHARSET (US-ASCII UTF-8)", "Unsupported charset")
+
+
 def _charset(name: bytes) -> str:
-    if name.upper() not in (b"UTF-8", b"US-ASCII"):
-        raise Refused("BADCHARSET (US-ASCII UTF-8)", "Unsupported charset")
+    if name.upper() not in _CHARSETS:
+        raise unknown_charset()
     return name.decode("ascii").lower()
 
 
 def parse_search(scanner: Scanner) -> Search:
-    """SEARCH after its space. Raises Refused BADCHARSET for a charset other than US-ASCII and UTF-8."""
+    """SEARCH after its space. A charset that is not known is the handler's to refuse: it has to forget `$` then."""
     returns = _returns(scanner)
-    charset = "utf-8"
+    named = b""
     if scanner.accept(b"CHARSET "):
-        charset = _charset(scanner.astring())
+        named = scanner.astring()
         scanner.space()
-    return Search(_Keys(scanner, charset).all_of(0, b""), returns)
+    readable = not named or named.upper() in _CHARSETS
+    charset = "latin-1" if not readable else _charset(named or b"UTF-8")
+    return Search(_Keys(scanner, charset).all_of(0, b""), returns, named.decode("latin-1"), readable)
 
 
 def _criteria(scanner: Scanner) -> tuple[Criterion, ...]:

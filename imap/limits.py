@@ -26,5 +26,5 @@ class Limits:
     logins_at_once: int = 2
     searches_at_once: int = 2
     account_check: float = 10.0
-    bad_commands: int = 20
+    bad_commands: int = 100
     folders_per_account: int = 2000

@@ -85,8 +85,11 @@ class Listing:
         covered = {name for name in (*tree, *chosen) if _covered(arguments, name)}
         below: set[str] = set()
         if "RECURSIVEMATCH" in selection:
-            # RFC 5258 §3.5: CHILDINFO speaks of children that are chosen and not listed themselves.
-            below = {parent for name in chosen - covered for parent in _parents(name)} & covered
+            # RFC 5258 §3.5: CHILDINFO speaks of children that are chosen and not listed themselves, of parents that need
+            # not exist.
+            above = {parent for name in chosen - covered for parent in _parents(name)}
+            below = {name for name in above if name in covered or _covered(arguments, name)}
+        child_info = tuple(sorted(selection & {"SUBSCRIBED", "SPECIAL-USE"}, reverse=True))
         show = "SUBSCRIBED" in selection or "SUBSCRIBED" in arguments.returns
         found: list[Listed] = []
         for name in sorted((chosen & covered) | below, key=lambda name: (name != "INBOX", name)):
@@ -98,7 +101,7 @@ class Listing:
                 attributes.append(folder.special_use)
             if show and name in self.subscribed:
                 attributes.append("\\Subscribed")
-            found.append(Listed(name, folder, tuple(attributes), ("SUBSCRIBED",) if name in below else ()))
+            found.append(Listed(name, folder, tuple(attributes), child_info if name in below else ()))
         return found
 
     def _chosen(self, name: str, folder: Folder | None, selection: frozenset[str]) -> bool:

@@ -30,16 +30,15 @@ def decoded(encoded: bytes, most: int) -> bytes:
         raise BadCommand("malformed SASL response") from None
 
 
-def plain_credentials(encoded: bytes) -> tuple[str, str]:
-    """User and password of PLAIN. Raises BadCommand."""
+def plain_credentials(encoded: bytes) -> tuple[str, str, str]:
+    """User, password and the identity to act as ("" when not said) of PLAIN. Raises BadCommand."""
     try:
         identity, user, password = (piece.decode("utf-8") for piece in decoded(encoded, MOST_PLAIN).split(b"\x00"))
-        # Acting for somebody else is not offered: the identity, when given, is the user's own.
-        if not user or not password or identity.lower() not in ("", user.lower()):
-            raise ValueError("identity")
+        if not user or not password:
+            raise ValueError("empty")
     except ValueError:
         raise BadCommand("malformed PLAIN response") from None
-    return user, password
+    return user, password, identity
 
 
 def external_identity(encoded: bytes) -> str:

@@ -52,6 +52,7 @@ BATCH = 64 * 1024
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _log = structlog.get_logger()
+_NOT_SHARED = "Ce dossier n'est plus partagé. / This folder is no longer shared."
 
 # What the store refuses -> response code (RFC 5530, RFC 9208). The first class that fits counts.
 _STORE_CODES: tuple[tuple[type[StoreError], str], ...] = (
@@ -170,8 +171,18 @@ class Session:
         self.state = State.AUTHENTICATED
         self._next_check = asyncio.get_running_loop().time() + self.limits.account_check
 
-    async def check_account(self) -> None:
-        """Ends the session of a mailbox that was closed after the login; asks the store every few seconds at most."""
+    async def check_access(self) -> None:
+        """Ends the session of a mailbox that was closed after the login, asking the store every few seconds at most. Leaves
+        a shared folder that may no longer be read; what else its owner gave or took away counts from here on."""
+        selected = self.selected
+        if selected is not None and selected.place.viewer is not None:
+            try:
+                selected.rights = await self.call(self.store.rights, selected.folder_id, selected.place.viewer)
+            except NoSuchFolder:
+                selected.rights = ""
+            if "r" not in selected.rights:
+                self.leave_folder()
+                await self.send(fmt.status("*", "OK", "CLOSED", _NOT_SHARED))
         now = asyncio.get_running_loop().time()
         if self._account is None or now < self._next_check:
             return
@@ -316,7 +327,9 @@ class Session:
         if self.state not in verb.states:
             raise BadCommand(f"{command.name} is not for the {self.state.value} state")
         try:
-            await self.check_account()
+            await self.check_access()
+            if self.state not in verb.states:
+                raise Refused("NOPERM", _NOT_SHARED)
             reply = await verb.handler(self, command)
             if self.selected is not None:
                 await self.sync(expunge_allowed=verb.expunge_allowed or command.uid)

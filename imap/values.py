@@ -237,10 +237,13 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """SEARCH. `returns` is None for the plain form, else the result options of RFC 4731 and RFC 5182."""
+    """SEARCH. `returns` is None for the plain form, else the result options of RFC 4731 and RFC 5182. `charset` is as the
+    client named it, "" when it did not; `readable` is whether the server knows it."""
 
     key: Key
     returns: frozenset[str] | None
+    charset: str = ""
+    readable: bool = True
 
 
 @dataclass(frozen=True, slots=True)

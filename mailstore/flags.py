@@ -63,6 +63,15 @@ def apply(current: frozenset[str], operation: FlagOperation, flags: frozenset[st
     return frozenset(flag for flag in current if flag.lower() in given) | new
 
 
+_RIGHTS = {SEEN: "s", DELETED: "t"}
+
+
+def permitted(flags: Iterable[str], rights: str) -> frozenset[str]:
+    """Those of `flags` that somebody with these rights may set or clear: `s` for `\\Seen`, `t` for `\\Deleted`, `w` for any
+    other (RFC 4314 §4)."""
+    return frozenset(flag for flag in flags if _RIGHTS.get(flag, "w") in rights)
+
+
 def to_text(flags: frozenset[str]) -> str:
     """The stored form."""
     return " ".join(sorted(flags))

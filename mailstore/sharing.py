@@ -66,13 +66,14 @@ class SharingVerbs(Core):
                 _replace(connection, folder_id, reader, kept)
 
     def shared_with(self, account_id: int) -> list[Account]:
-        """The active mailboxes of which an account may see at least one folder (right `l`), by address."""
-        visible = (
+        """The active mailboxes on a folder of which an account holds any right, by address. Whether it may know of a folder
+        is for its `rights` to say: without `l` a folder is not listed, but may be read by its name (RFC 4314 §4)."""
+        held = (
             select(folders.c.account_id)
             .join(acl, acl.c.folder_id == folders.c.id)
-            .where(acl.c.account_id == account_id, acl.c.rights.contains("l", autoescape=True))
+            .where(acl.c.account_id == account_id)
         )
-        statement = select(*ACCOUNT_COLUMNS).where(accounts.c.id.in_(visible), accounts.c.active)
+        statement = select(*ACCOUNT_COLUMNS).where(accounts.c.id.in_(held), accounts.c.active)
         with self._db.read() as connection:
             return [to_account(row) for row in connection.execute(statement.order_by(accounts.c.address))]
 

@@ -7,7 +7,7 @@ referred to from both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, delete, insert, select
@@ -16,12 +16,13 @@ from mailstore.arrivals import mark_seen
 from mailstore.core import Transaction
 from mailstore.doings import Doer, trace_doing
 from mailstore.entering import Prepared
-from mailstore.flags import DELETED, SEEN, from_text
+from mailstore.flags import DELETED, SEEN, from_text, permitted
 from mailstore.folders import lock_folders, no_such_folder
 from mailstore.mailbox import NewMessage
 from mailstore.messages import MessageVerbs, change_counts, forget_seen, ranges, read_rows
 from mailstore.model import ChangeKind, NoSuchMessage, StoreError
 from mailstore.quotas import check_quota
+from mailstore.sharing import ALL_RIGHTS
 from mailstore.sql import AnyRow
 from mailstore.tables import expunged, folders, messages, seen_by
 from mailstore.threads import HEADER_LIMIT, join_threads, links
@@ -57,11 +58,13 @@ class TransferVerbs(MessageVerbs):
         at: datetime,
         *,
         viewer: int | None = None,
+        rights: str = ALL_RIGHTS,
         doer: Doer | None = None,
     ) -> tuple[int, list[tuple[int, int]]]:
-        """Copy messages, with flags and internal dates (RFC 9051 §6.4.7). Returns the target's UIDVALIDITY and the pairs
-        (UID, UID of the copy). Raises NoSuchFolder, OverQuota, StoreError across mailboxes without a `viewer`."""
-        return self._transfer(folder_id, uids, target_folder_id, at, viewer, doer, remove=False)
+        """Copy messages, with internal dates and those flags that `rights` on the target let one set (RFC 9051 §6.4.7, RFC
+        4314 §4). Returns the target's UIDVALIDITY and the pairs (UID, UID of the copy). Raises NoSuchFolder, OverQuota,
+        StoreError across mailboxes without a `viewer`."""
+        return self._transfer(folder_id, uids, target_folder_id, at, viewer, rights, doer, remove=False)
 
     def move(
         self,
@@ -71,10 +74,11 @@ class TransferVerbs(MessageVerbs):
         at: datetime,
         *,
         viewer: int | None = None,
+        rights: str = ALL_RIGHTS,
         doer: Doer | None = None,
     ) -> tuple[int, list[tuple[int, int]]]:
         """As `copy`, and the originals are expunged in the same transaction (RFC 6851)."""
-        return self._transfer(folder_id, uids, target_folder_id, at, viewer, doer, remove=True)
+        return self._transfer(folder_id, uids, target_folder_id, at, viewer, rights, doer, remove=True)
 
     def replace(
         self,
@@ -114,6 +118,7 @@ class TransferVerbs(MessageVerbs):
         target_id: int,
         at: datetime,
         viewer: int | None,
+        rights: str,
         doer: Doer | None,
         *,
         remove: bool,
@@ -129,7 +134,7 @@ class TransferVerbs(MessageVerbs):
             if not rows:
                 return target.uid_validity, []
             old_uids = [row.uid for row in rows]
-            new_uids = self._copies(connection, source, target, rows, threads, at, viewer)
+            new_uids = self._copies(connection, source, target, rows, threads, at, viewer, rights)
             name = "message.moved" if remove else "message.copied"
             trace_doing(
                 connection, doer, name, folder_id, rows, (target_id, dict(zip(old_uids, new_uids, strict=True)))
@@ -150,31 +155,27 @@ class TransferVerbs(MessageVerbs):
         threads: Mapping[int, int | None],
         at: datetime,
         viewer: int | None,
+        rights: str,
     ) -> list[int]:
-        """Write the copies; each reader keeps what they have seen inside one mailbox, the viewer alone between two."""
-        same = source.account_id == target.account_id
+        """Write the copies; returns their UIDs."""
         readers = self._readers(connection, source.id, [row.uid for row in rows])
-        copies = []
-        for row in rows:
-            flags = from_text(row.flags)
-            if not same and viewer is not None:
-                seen = SEEN in flags if viewer == source.account_id else viewer in readers.get(row.uid, ())
-                flags = flags - {SEEN} | ({SEEN} if seen and viewer == target.account_id else set())
-            copies.append(
-                {
-                    "flags": flags,
-                    "size": row.size,
-                    "date": row.date,
-                    "blob": row.blob,
-                    "saved_at": at,
-                    "thread_id": threads.get(row.uid),
-                }
-            )
+        owners = (source.account_id, target.account_id)
+        carried = [_carried(from_text(row.flags), readers.get(row.uid, ()), owners, viewer, rights) for row in rows]
+        copies = [
+            {
+                "flags": flags,
+                "size": row.size,
+                "date": row.date,
+                "blob": row.blob,
+                "saved_at": at,
+                "thread_id": threads.get(row.uid),
+            }
+            for row, (flags, _) in zip(rows, carried, strict=True)
+        ]
         new_uids = list(self._insert_messages(connection, target.id, copies).uids)
-        for row, new_uid in zip(rows, new_uids, strict=True):
-            for reader in readers.get(row.uid, ()):
-                if same or (reader == viewer and reader != target.account_id):
-                    mark_seen(connection, target.id, reader, [new_uid])
+        for (_, seen), new_uid in zip(carried, new_uids, strict=True):
+            for reader in seen:
+                mark_seen(connection, target.id, reader, [new_uid])
         return new_uids
 
     def _readers(self, connection: Connection, folder_id: int, uids: Sequence[int]) -> dict[int, list[int]]:
@@ -233,3 +234,18 @@ class TransferVerbs(MessageVerbs):
         }
         change_counts(connection, folder_id, modseq, counts)
         transaction.touch(ChangeKind.FOLDER, [folder_id])
+
+
+def _carried(
+    flags: frozenset[str], readers: Collection[int], owners: tuple[int, int], viewer: int | None, rights: str
+) -> tuple[frozenset[str], set[int]]:
+    """The flags of a copy, and who else than its mailbox has seen it: each reader inside one mailbox, the viewer alone
+    between two. `owners` are the mailboxes of original and copy; `\\Seen` among `flags` is the first one's own."""
+    source, target = owners
+    if source == target:
+        # The owner's own \Seen is not the viewer's to lose.
+        return permitted(flags, rights + "s"), {one for one in readers if one != viewer or "s" in rights}
+    kept = permitted(flags, rights) - {SEEN}
+    if viewer is None or "s" not in rights or not (SEEN in flags if viewer == source else viewer in readers):
+        return kept, set()
+    return (kept | {SEEN}, set()) if viewer == target else (kept, {viewer})

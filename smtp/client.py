@@ -2,7 +2,8 @@
 
 Invariants: one connection, one owner; every wait has a time limit and every reply a size limit; octets received before
 the end of STARTTLS are an attack and end the connection; a message that another server could read differently (bare CR
-or LF) is not sent; nothing is logged. Whom to trust is the caller's decision, made on `peer_certificate`.
+or LF) is not sent; nothing is logged. Whom to trust is the caller's decision, made on `peer_certificate`. What went
+wrong is said in French, then English: senders read it in their notices.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -88,7 +90,9 @@ class _Reader(asyncio.StreamReader):
         try:
             line = await self.readuntil(b"\n")
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-            raise ClientError("connection closed or reply line too long") from error
+            raise ClientError(
+                "connexion fermee ou reponse trop longue / connection closed or reply line too long"
+            ) from error
         self.unread -= len(line)
         return line
 
@@ -125,7 +129,7 @@ class SmtpClient:
                     lambda: protocol, host, port, ssl=tls, server_hostname=(server_hostname or host) if tls else None
                 )
         except (OSError, TimeoutError) as error:
-            raise ClientError(f"cannot connect to {host}:{port}: {type(error).__name__}") from error
+            raise ClientError(f"{host}:{port} : {_why(error)}") from error
         client = cls(reader, asyncio.StreamWriter(transport, protocol, reader, loop), hostname, patience)
         try:
             client._must(await client._answer(patience.command))
@@ -144,18 +148,17 @@ class SmtpClient:
     async def starttls(self, context: ssl.SSLContext, *, server_hostname: str | None = None) -> None:
         """Change to TLS; EHLO must be said again. Raises ClientError (also when not offered, or octets were injected)."""
         if "STARTTLS" not in self.capabilities:
-            raise ClientError("STARTTLS not offered")
+            raise ClientError("STARTTLS n'est pas offert / STARTTLS not offered")
         self._must(await self.command("STARTTLS"))
         if self._reader.unread:
             self.close()
-            raise ClientError("octets received before TLS")
+            raise ClientError("octets recus avant TLS / octets received before TLS")
         try:
             async with asyncio.timeout(self._patience.connect):
                 await self._writer.start_tls(context, server_hostname=server_hostname)
         except (OSError, TimeoutError) as error:
             self.close()
-            reason = getattr(error, "reason", None) or type(error).__name__
-            raise ClientError(f"TLS handshake failed: {reason}") from error
+            raise ClientError(f"la negociation TLS a echoue / TLS handshake failed: {_why(error)}") from error
         self.capabilities = {}
 
     @property
@@ -189,7 +192,7 @@ class SmtpClient:
     async def login_plain(self, login: str, password: str) -> None:
         """AUTH PLAIN (RFC 4616), under TLS only. Raises Refused, ClientError."""
         if not self.tls_version:
-            raise ClientError("refusing to send a password without TLS")
+            raise ClientError("pas de mot de passe sans TLS / no password without TLS")
         token = base64.b64encode(f"\0{login}\0{password}".encode()).decode("ascii")
         self._must(await self.command(f"AUTH PLAIN {token}"))
 
@@ -240,7 +243,7 @@ class SmtpClient:
         if final.code == 354:
             return await self._data(message)
         if final.ok:
-            raise ClientError("success announced before the message was sent")
+            raise ClientError("succes annonce avant le message / success announced before the message was sent")
         await self._reset()
         return final
 
@@ -255,16 +258,18 @@ class SmtpClient:
     def _unfit(self, message: Outgoing, options: Mapping[str, str], addresses: Sequence[str]) -> Answer | None:
         offered = self.capabilities
         if message.faulty:
-            return Answer(554, "5.6.0", "bare CR, bare LF or NUL in the message")
+            return Answer(554, "5.6.0", "CR ou LF isole ou octet nul / bare CR, bare LF or NUL in the message")
         if message.eight_bit and "8BITMIME" not in offered:
-            return Answer(554, "5.6.3", "the peer does not take 8-bit content")
+            return Answer(554, "5.6.3", "contenu 8 bits refuse en face / the peer does not take 8-bit content")
         if options.get("requiretls") and "REQUIRETLS" not in offered:
-            return Answer(554, "5.7.30", "the peer does not offer REQUIRETLS, which the sender asked for")
+            return Answer(
+                554, "5.7.30", "REQUIRETLS demande, pas offert en face / the peer does not offer REQUIRETLS as asked"
+            )
         if not all(one.isascii() for one in addresses) and "SMTPUTF8" not in offered:
-            return Answer(553, "5.6.7", "the peer does not take addresses beyond ASCII")
+            return Answer(553, "5.6.7", "SMTPUTF8 pas offert en face / the peer does not take text beyond ASCII")
         limit = offered.get("SIZE", "")
         if limit.isdigit() and 0 < int(limit) < message.size:
-            return Answer(552, "5.3.4", f"the peer takes at most {limit} octets")
+            return Answer(552, "5.3.4", f"au plus {limit} octets en face / the peer takes at most {limit} octets")
         return None
 
     def _mail_parameters(self, message: Outgoing, options: Mapping[str, str]) -> str:
@@ -330,7 +335,7 @@ class SmtpClient:
                 self._writer.write(data)
                 await self._writer.drain()
         except (OSError, TimeoutError) as error:
-            raise ClientError(f"connection lost: {type(error).__name__}") from error
+            raise ClientError(f"connexion perdue / connection lost: {_why(error)}") from error
 
     async def _answer(self, seconds: float) -> Answer:
         async with self._limited(seconds):
@@ -343,14 +348,14 @@ class SmtpClient:
             async with asyncio.timeout(seconds):
                 yield
         except (OSError, TimeoutError) as error:
-            raise ClientError(f"no reply: {type(error).__name__}") from error
+            raise ClientError(f"pas de reponse / no reply: {_why(error)}") from error
 
     async def _reply(self) -> Answer:
         lines: list[str] = []
         while True:
             match = _REPLY.fullmatch(await self._reader.reply_line())
             if match is None or len(lines) >= _MAX_LINES:
-                raise ClientError("not an SMTP reply")
+                raise ClientError("ce n'est pas du SMTP / not an SMTP reply")
             lines.append((match[3] or b"").decode("ascii", "replace"))
             if match[2] != b"-":
                 break
@@ -378,6 +383,23 @@ class SmtpClient:
     def close(self) -> None:
         """Close at once."""
         self._writer.close()
+
+
+def _why(error: Exception) -> str:
+    """What happened on the network, in words: never the name of an exception."""
+    match error:
+        case ssl.SSLError() if error.reason:
+            return str(error.reason)
+        case TimeoutError():
+            return "delai depasse / timed out"
+        case ConnectionRefusedError():
+            return "connexion refusee / connection refused"
+        case ConnectionError() | ssl.SSLError():
+            return "connexion coupee / connection cut"
+        case socket.gaierror():
+            return "nom introuvable / name not found"
+        case _:
+            return "reseau injoignable / network unreachable"
 
 
 def _checked(command: str) -> str:

@@ -53,7 +53,7 @@ class Carrier:
         except NoRoute as error:
             answer = Answer(556, "5.1.10", str(error)) if error.permanent else Answer(451, "4.4.3", str(error))
             raise Unreachable(answer, {}) from error
-        last = Unreachable(Answer(451, "4.4.4", "no route"), {})
+        last = Unreachable(Answer(451, "4.4.4", "aucune route / no route"), {})
         for route in routes:
             try:
                 return await self._open(domain, route)
@@ -80,7 +80,10 @@ class Carrier:
         certificate = client.peer_certificate
         detail = {"host": f"{route.host}:{route.port}", "tls": client.tls_version}
         if certificate is None:
-            raise Unreachable(Answer(451, "4.7.5", "the peer showed no readable certificate"), detail)
+            raise Unreachable(
+                Answer(451, "4.7.5", "aucun certificat lisible en face / the peer showed no readable certificate"),
+                detail,
+            )
         decision = await in_thread(
             self.services.trust.authorise,
             certificate,

@@ -118,11 +118,13 @@ Step = Say | Greet | StartTls | Login | AskSender | AskRecipient | TakeData | Ta
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What a listener offers. `logins` are SASL mechanisms, empty where nobody logs in."""
+    """What a listener offers. `logins` are SASL mechanisms, empty where nobody logs in; `domain` is that of the bare
+    `<Postmaster>`."""
 
     hostname: str
     logins: tuple[str, ...] = ()
     require_tls: bool = True
+    domain: str = ""
 
 
 @dataclass(slots=True)
@@ -146,6 +148,11 @@ class Machine:
     broken: bool = False
     """A chunk was refused: what follows it belongs to a message that will not be."""
     errors: int = 0
+
+    @property
+    def awaits_login(self) -> bool:
+        """A login may come next."""
+        return bool(self.profile.logins) and self.secure and not self.logged_in
 
     # ---- reports of whoever carries the steps out
 
@@ -182,6 +189,8 @@ class Machine:
         try:
             text = line.decode("utf-8" if b"SMTPUTF8" in line.upper() or self.options.utf8 else "ascii")
         except UnicodeDecodeError:
+            if line[:5].upper() in (b"MAIL ", b"RCPT ") and (self.secure or not self.profile.require_tls):
+                raise SmtpRefusal(replies.NOT_ASCII) from None
             raise SmtpRefusal(replies.BAD_LINE) from None
         word, _, argument = text.partition(" ")
         method = _COMMANDS.get(word.upper())
@@ -221,7 +230,7 @@ class Machine:
 
     def _greet(self, argument: str, *, extended: bool) -> None:
         try:
-            self.greeted = grammar.host(argument.split(" ")[0])
+            self.greeted = grammar.host(argument)
         except grammar.GrammarError:
             raise SmtpRefusal(replies.syntax("EHLO host")) from None
         self.extended = extended
@@ -273,7 +282,7 @@ class Machine:
             raise SmtpRefusal(replies.TOO_BIG)
         body = (parameters.pop("BODY", Body.SEVEN.value) or "").upper()
         ret = parameters.pop("RET", "")
-        if body not in _BODIES or ret is None or (ret or "none").upper() not in ("FULL", "HDRS", "NONE"):
+        if body not in _BODIES or ret is None or ret.upper() not in ("FULL", "HDRS", ""):
             raise SmtpRefusal(replies.BAD_SYNTAX)
         envelope_id = parameters.pop("ENVID", "")
         if envelope_id is None or len(envelope_id) > 100 or not grammar.is_xtext(envelope_id):
@@ -285,7 +294,9 @@ class Machine:
             raise SmtpRefusal(replies.TLS_REQUIRED)
         if self.profile.logins:
             # RFC 4954 §5: accepted once logged in; who submits is decided by the login, not by this.
-            parameters.pop("AUTH", None)
+            claimed = parameters.pop("AUTH", "<>")
+            if claimed is None or (claimed != "<>" and not grammar.is_xtext(claimed)):
+                raise SmtpRefusal(replies.BAD_SYNTAX)
         if parameters:
             raise SmtpRefusal(replies.BAD_PARAMETER)
         return MailOptions(
@@ -299,13 +310,21 @@ class Machine:
         path, parameters = self._path("TO:", argument)
         notify = parameters.pop("NOTIFY", "")
         original = parameters.pop("ORCPT", "")
+        if original is None:
+            raise SmtpRefusal(replies.BAD_SYNTAX)
         asked = frozenset((notify or "").upper().split(",")) if notify else frozenset[str]()
         if notify is None or not (asked <= _NOTIFY or asked == {"NEVER"}):
             raise SmtpRefusal(replies.BAD_SYNTAX)
-        if original is None or len(original) > 500 or (original and not grammar.is_original_recipient(original)):
+        try:
+            original = grammar.original_recipient(original) if original != "" else ""
+        except grammar.GrammarError:
+            raise SmtpRefusal(replies.BAD_SYNTAX) from None
+        if len(original) > 500:
             raise SmtpRefusal(replies.BAD_SYNTAX)
         if parameters:
             raise SmtpRefusal(replies.BAD_PARAMETER)
+        if path.lower() == "postmaster":
+            path += f"@{self.profile.domain}"  # RFC 5321 §4.1.1.3: the one recipient without a domain
         try:
             recipient = grammar.address(path, utf8=self.options.utf8)
         except grammar.GrammarError:
@@ -355,15 +374,19 @@ class Machine:
             return TakeChunk(size, last, self.refused(replies.TOO_BIG))
         return TakeChunk(size, last)
 
-    def _rset(self, _argument: str) -> Step:
+    def _rset(self, argument: str) -> Step:
+        if argument:
+            raise SmtpRefusal(replies.BAD_SYNTAX)  # RFC 5321 §4.1.1
         self.reset()
         return Say(replies.OK)
 
     def _noop(self, _argument: str) -> Step:
         return Say(replies.OK)
 
-    def _vrfy(self, _argument: str) -> Step:
+    def _vrfy(self, argument: str) -> Step:
         """RFC 5321 §3.5.3: allowed to tell nothing."""
+        if not argument:
+            raise SmtpRefusal(replies.syntax("VRFY address"))
         return Say(replies.CANNOT_VERIFY)
 
     def _expn(self, _argument: str) -> Step:
@@ -372,7 +395,9 @@ class Machine:
     def _help(self, _argument: str) -> Step:
         return Say(replies.HELP)
 
-    def _quit(self, _argument: str) -> Step:
+    def _quit(self, argument: str) -> Step:
+        if argument:
+            raise SmtpRefusal(replies.BAD_SYNTAX)
         return Quit()
 
 

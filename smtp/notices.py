@@ -10,6 +10,7 @@ repeated after a crash is recognised by the store.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,8 +29,9 @@ from mailstore import (
     ReceiptKind,
     ReceiptState,
 )
-from smtp import fields, metrics
+from smtp import fields, grammar, metrics
 from smtp.client import Answer
+from smtp.routes import parse_route
 from smtp.services import Services
 from smtp.session import Transaction
 
@@ -83,7 +85,7 @@ class About:
     envelope_id: str = ""
     require_tls: bool = False
     full: bytes = b""
-    until: str = ""
+    until: datetime | None = None
 
 
 def options_of(transaction: Transaction, recipient: str) -> dict[str, str]:
@@ -114,7 +116,7 @@ def wants(options: Mapping[str, str], kind: Kind) -> bool:
     return {Kind.FAILED: "FAILURE", Kind.DELAYED: "DELAY"}.get(kind, "SUCCESS") in asked
 
 
-def about_row(row: Leased, start: bytes, full: bytes = b"", until: str = "") -> About:
+def about_row(row: Leased, start: bytes, full: bytes = b"", until: datetime | None = None) -> About:
     """The message of a queue row."""
     options = row.options
     return About(
@@ -169,7 +171,9 @@ def _acceptance(
     event: Event,
     hostname: str,
 ) -> Acceptance:
-    local = (LocalDelivery(sender.id, sender.address, content),) if sender is not None else ()
+    # Only a final delivery writes Return-Path (RFC 5321 §4.4).
+    home = mime.prepend_fields(content, [("Return-Path", "<>")])
+    local = (LocalDelivery(sender.id, sender.address, home),) if sender is not None else ()
     options = {"notify": "NEVER", **({"requiretls": "yes"} if about.require_tls else {})}
     outgoing = () if sender is not None else (OutgoingCopy((about.mail_from,), content, options),)
     return Acceptance(
@@ -241,7 +245,6 @@ def _message(about: About, subject: str, identifier: str, entity: bytes, hostnam
     reference = [("References", f"<{about.message_id.strip('<>')}>")] if about.message_id else []
     return mime.message(
         [
-            ("Return-Path", "<>"),
             ("Date", fields.rfc5322_date(at)),
             ("From", f"Messagerie <{PRINCIPAL}@{hostname}>"),
             ("To", about.mail_from),
@@ -257,14 +260,15 @@ def _message(about: About, subject: str, identifier: str, entity: bytes, hostnam
 def _text(kind: Kind, about: About, statuses: Sequence[Status], hostname: str) -> str:
     _, _, what_fr, what_en = _WORDS[kind]
     lines = "\n".join(f"  {one.recipient}\n    {one.diagnostic or one.status}" for one in statuses)
+    until = f"{about.until:%d/%m/%Y %H:%M} UTC" if about.until is not None else ""
     next_fr, next_en = {
         Kind.FAILED: (
             "Vérifiez l'adresse, puis renvoyez le message si nécessaire.",
             "Check the address, then send the message again if needed.",
         ),
         Kind.DELAYED: (
-            f"Il n'y a rien à faire : les essais continuent jusqu'au {about.until}.",
-            f"Nothing to do: delivery is tried until {about.until}.",
+            f"Il n'y a rien à faire : les essais continuent jusqu'au {until}.",
+            f"Nothing to do: delivery is tried until {until}.",
         ),
     }.get(kind, ("", ""))
     return (
@@ -274,19 +278,38 @@ def _text(kind: Kind, about: About, statuses: Sequence[Status], hostname: str) -
 
 
 def _status(kind: Kind, about: About, statuses: Sequence[Status], hostname: str, at: datetime) -> str:
-    """RFC 3464 §2: per-message fields, then one group for each recipient."""
-    head = f"Original-Envelope-Id: {about.envelope_id}\r\n" if about.envelope_id else ""
+    """RFC 3464 §2: per-message fields, then one group for each recipient. What the envelope had in xtext is decoded."""
+    head = f"Original-Envelope-Id: {_plainly(about.envelope_id)}\r\n" if about.envelope_id else ""
     groups = [f"{head}Reporting-MTA: dns; {hostname}\r\nArrival-Date: {fields.rfc5322_date(about.accepted_at)}\r\n"]
     for one in statuses:
         kind_of = "rfc822" if one.recipient.isascii() else "utf-8"
-        address = one.recipient.encode("ascii", "backslashreplace").decode("ascii")
-        lines = [f"Original-Recipient: {one.original}"] if one.original else []
+        address = grammar.in_ascii(one.recipient)
+        lines = [f"Original-Recipient: {_plainly(one.original)}"] if one.original else []
         lines += [f"Final-Recipient: {kind_of}; {address}", f"Action: {kind.value}", f"Status: {one.status}"]
-        lines += [f"Remote-MTA: dns; {fields.token(one.mta)}"] if one.mta else []
+        lines += [f"Remote-MTA: dns; {one.mta}"] if one.mta else []
         lines += [f"Diagnostic-Code: smtp; {fields.diagnostic(one.diagnostic)}"] if one.diagnostic else []
         lines += [f"Last-Attempt-Date: {fields.rfc5322_date(at)}"]
+        if kind is Kind.DELAYED and about.until is not None:
+            lines += [f"Will-Retry-Until: {fields.rfc5322_date(about.until)}"]
         groups.append("".join(f"{line}\r\n" for line in lines))
     return "\r\n".join(groups)
+
+
+def _plainly(text: str) -> str:
+    """A value of the envelope as a field's: rows of the queue may be older than the check of their xtext."""
+    return fields.diagnostic(grammar.from_xtext(text))
+
+
+def mta_name(place: str) -> str:
+    """`host:port` of a route as the name of an MTA (RFC 3464 §2.3.5); an address in brackets."""
+    if not place:
+        return ""
+    host = parse_route(place).host
+    try:
+        literal = ipaddress.ip_address(host)
+    except ValueError:
+        return fields.token(host)
+    return f"[IPv6:{literal}]" if literal.version == 6 else f"[{literal}]"
 
 
 def _returned(kind: Kind, about: About) -> bytes:

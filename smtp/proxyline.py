@@ -13,9 +13,12 @@ from collections.abc import Sequence
 from smtp.wire import Wire
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
-LONGEST = 232
+LONGEST = 4096
+"""Octets of a header: the addresses, and what balancers add about TLS (certificates' names)."""
+_PORT = rb"(?:6553[0-5]|655[0-2]\d|65[0-4]\d\d|6[0-4]\d{3}|[1-5]\d{4}|[1-9]\d{0,3}|0)"
 _LINE = re.compile(
-    rb"PROXY (?:UNKNOWN[^\r\n]*|TCP(?P<family>[46]) (?P<source>[0-9A-Fa-f.:]+) [0-9A-Fa-f.:]+ \d{1,5} \d{1,5})\r\n"
+    rb"PROXY (?:UNKNOWN[^\r\n]*|TCP(?P<family>[46]) (?P<source>[0-9A-Fa-f.:]+) [0-9A-Fa-f.:]+ %b %b)\r\n"
+    % (_PORT, _PORT)
 )
 
 

@@ -1,7 +1,7 @@
 """The one family of SMTP replies and errors of this room (DESIGN, "one error family for SMTP replies").
 
 Invariants: the class of the basic code always equals the class of the enhanced code (RFC 2034 §4); every text is in
-French, then English; the rendered form is ASCII, because SMTPUTF8 is not offered; no line exceeds 512 octets
+French, then English; the rendered form is ASCII, whatever the client offers; no line exceeds 512 octets
 (RFC 5321 §4.5.3.1.5); an unknown error never shows its own text, only a reference that the log repeats.
 """
 
@@ -145,7 +145,8 @@ TOO_FAST = Reply(451, "4.7.1", "trop de messages en une minute, réessayer", "to
 TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "trop de destinataires pour un message", "too many recipients")
 LOGIN_UNSURE = Reply(454, "4.7.0", "authentification momentanément impossible", "temporary authentication failure")
 
-LINE_TOO_LONG = Reply(500, "5.5.6", "ligne de commande trop longue", "command line too long")
+LINE_TOO_LONG = Reply(500, "5.5.2", "ligne de commande trop longue", "command line too long")
+LOGIN_TOO_LONG = Reply(500, "5.5.6", "ligne d'authentification trop longue", "authentication line too long")
 UNKNOWN_COMMAND = Reply(500, "5.5.1", "commande inconnue", "command not recognized")
 BAD_LINE = Reply(500, "5.5.2", "ligne mal terminée ou non ASCII", "bad line end or not ASCII")
 BAD_SYNTAX = Reply(501, "5.5.4", "paramètres incorrects", "syntax error in parameters")
@@ -185,6 +186,7 @@ SENDER_NOT_OWNED = Reply(
     "l'adresse d'expéditeur n'est pas celle de la boîte authentifiée",
     "sender address is not that of the authenticated mailbox",
 )
+NOT_ASCII = Reply(553, "5.6.7", "adresse non ASCII sans SMTPUTF8", "non-ASCII address without SMTPUTF8")
 BAD_ADDRESS = Reply(553, "5.1.3", "adresse mal formée", "malformed address")
 BAD_SENDER = Reply(553, "5.1.7", "adresse d'expéditeur mal formée", "malformed sender address")
 TOO_BIG = Reply(552, "5.3.4", "message trop volumineux", "message size exceeds limit")

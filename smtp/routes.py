@@ -78,8 +78,19 @@ class DomainRouter:
         except dns.resolver.NoAnswer:
             return [Route(domain, 25)]  # implicit MX
         except dns.exception.DNSException as error:
-            raise NoRoute(f"DNS: {type(error).__name__}") from error
+            raise NoRoute(_why(error)) from error
         hosts = [(record.preference, self._chance.random(), record.exchange.to_text(True)) for record in found]
         if [host for _, _, host in hosts] in (["."], [""], ["@"]):
-            raise NoRoute("the domain takes no mail (null MX)", permanent=True)
+            raise NoRoute("ce domaine ne prend pas de courrier / the domain takes no mail (null MX)", permanent=True)
         return [Route(host, 25) for _, _, host in sorted(hosts)[:MAX_HOSTS]]
+
+
+def _why(error: dns.exception.DNSException) -> str:
+    """What DNS said, in words."""
+    match error:
+        case dns.resolver.NXDOMAIN():
+            return "DNS : ce domaine n'existe pas / no such domain"
+        case dns.exception.Timeout():
+            return "DNS : delai depasse / timed out"
+        case _:
+            return "DNS : pas de reponse utilisable / no usable answer"

@@ -342,7 +342,7 @@ async def _nothing() -> None:
 def _broken(error: Exception) -> Answer:
     """What recipients get when the hand-over broke: later, whatever it was. One bad message never holds up its domain."""
     if isinstance(error, TimeoutError):
-        error = ClientError("the peer is too slow")
+        error = ClientError("serveur trop lent en face / the peer is too slow")
     if isinstance(error, ClientError):
         return Answer(451, "4.4.2", replies.to_ascii(str(error)))
     reply = replies.reply_for(error)

@@ -82,6 +82,7 @@ class SmtpServers:
         return Setting(
             handler,
             hostname=self._services.hostname,
+            domain=min(self._services.local_domains, default=""),
             limits=self._services.limits,
             gate=gate,
             store=self._services.store,

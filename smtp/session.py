@@ -112,10 +112,11 @@ class Handler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What the connections of one listener share."""
+    """What the connections of one listener share. `domain` is the first of those served here."""
 
     handler: Handler
     hostname: str
+    domain: str
     limits: Limits
     gate: Gate
     store: Store

@@ -90,14 +90,14 @@ class Telling:
     def _notice(self, kind: Kind, group: Sequence[tuple[Leased, Answer]], now: datetime) -> None:
         row = group[0][0]
         start, full = self._returned(row)
-        about = notices.about_row(row, start, full, f"{row.accepted_at + self.patience:%d/%m/%Y %H:%M} UTC")
+        about = notices.about_row(row, start, full, row.accepted_at + self.patience)
         statuses = [
             Status(
                 one.recipient,
                 {Kind.FAILED: notices.status_of(answer), Kind.DELAYED: "4.4.7"}.get(kind, "2.0.0"),
                 str(answer),
                 one.options.get("orcpt", ""),
-                self.detail.get("host", ""),
+                notices.mta_name(self.detail.get("host", "")),
             )
             for one, answer in group
         ]

@@ -81,7 +81,7 @@ class Shell(SMTP):
         self.talk = Talk("")
         self.transaction = Transaction()
         self.machine = Machine(
-            Profile(setting.hostname, setting.handler.logins, setting.require_tls),
+            Profile(setting.hostname, setting.handler.logins, setting.require_tls, setting.domain),
             setting.limits,
             tls_possible=setting.tls is not None,
         )
@@ -211,7 +211,9 @@ class Shell(SMTP):
             limit = LOGIN_LIMIT if self._handler.logins else COMMAND_LIMIT
             line = await self._wire.line(limit, self._limits.command_time)
         except BadLine as error:
-            await self._refuse(replies.LINE_TOO_LONG if error.too_long else replies.BAD_LINE)
+            # So long before a login, it was one: its beginning was not kept.
+            too_long = replies.LOGIN_TOO_LONG if self.machine.awaits_login else replies.LINE_TOO_LONG
+            await self._refuse(too_long if error.too_long else replies.BAD_LINE)
             return
         self.busy = True
         try:
@@ -330,8 +332,8 @@ class Shell(SMTP):
         await self.push(challenge)
         try:
             return await self._wire.line(LOGIN_LIMIT, self._limits.command_time)
-        except BadLine:
-            raise SmtpRefusal(replies.BAD_BASE64) from None
+        except BadLine as error:
+            raise SmtpRefusal(replies.LOGIN_TOO_LONG if error.too_long else replies.BAD_BASE64) from None
 
     # ---- the message
 

@@ -59,7 +59,7 @@ def certificates_of(content: bytes, label: str = "certificate") -> tuple[x509.Ce
         _ = [(one.subject, one.issuer) for one in found]  # read on demand: now
         return found
     except ValueError as error:
-        raise UnreadableFile(f"{label}: neither a PEM nor a DER certificate") from error
+        raise UnreadableFile(f"{label}: ni certificat PEM, ni DER / neither a PEM nor a DER certificate") from error
 
 
 def read_certificates(path: Path) -> tuple[x509.Certificate, ...]:
@@ -86,7 +86,7 @@ def crl_of(content: bytes, label: str = "crl") -> x509.CertificateRevocationList
         _ = (crl.issuer, crl.last_update_utc, crl.next_update_utc)  # read on demand: now
         return crl
     except ValueError as error:
-        raise UnreadableFile(f"{label}: neither a PEM nor a DER CRL") from error
+        raise UnreadableFile(f"{label}: ni CRL PEM, ni DER / neither a PEM nor a DER CRL") from error
 
 
 def read_crl(path: Path) -> x509.CertificateRevocationList:

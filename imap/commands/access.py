@@ -136,7 +136,8 @@ _MECHANISMS: dict[str, Callable[[Session, bytes], Awaitable[Reply]]] = {
 }
 
 
-async def _check_password(session: Session, user: str, password: str) -> Reply:
+async def _check_password(session: Session, user: str, password: str, identity: str = "") -> Reply:
+    """`identity`: whom the user would act as; for somebody else is not offered."""
     address = user.strip().lower()
     async with session.server.logins:
         account = await session.call(
@@ -147,6 +148,9 @@ async def _check_password(session: Session, user: str, password: str) -> Reply:
             service="imap",
             source=session.channel.peer,
         )
+    if account is not None and account.active and identity.strip().lower() not in ("", address):
+        text = "On n'agit pas au nom d'un autre. / Acting for somebody else is not offered."
+        raise Refused("AUTHORIZATIONFAILED", text)
     return await _enter(session, account, noted=True)
 
 

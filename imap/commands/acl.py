@@ -75,9 +75,9 @@ async def _list_rights(session: Session, command: Command) -> Reply:
     if not isinstance(arguments, Access):
         raise BadCommand("malformed LISTRIGHTS")
     place, folder = await _administered(session, arguments.name)
-    held = (await session.call(session.store.acl, folder.id)).get(arguments.identifier, "")
     is_owner = place.viewer is None and arguments.identifier == session.account.address
-    shown = ALL_RIGHTS.encode("ascii") if is_owner or held == ALL_RIGHTS else b'"" ' + " ".join(ALL_RIGHTS).encode()
+    every = wire_rights(ALL_RIGHTS)
+    shown = every.encode("ascii") if is_owner else b'"" ' + " ".join(every).encode("ascii")
     name = fmt.mailbox(folder.name, utf8=session.utf8)
     identifier = fmt.string(arguments.identifier.encode("utf-8"))
     await session.send(b"* LISTRIGHTS " + name + b" " + identifier + b" " + shown + b"\r\n")

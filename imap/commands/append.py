@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from imap import format as fmt
 from imap.errors import BadCommand, Refused
+from imap.places import Place, rights_at
 from imap.sequences import format_numbers
 from imap.sinks import UploadSink, no_target, target_of
 from imap.states import AFTER_LOGIN, IN_FOLDER, Reply, Verb
 from imap.values import Append, Command, Incoming, Replace
-from mailstore import NewMessage
+from mailstore import NewMessage, Store
+from mailstore.flags import permitted
 from mailstore.model import NoSuchFolder
 
 if TYPE_CHECKING:
@@ -25,6 +28,14 @@ def _new_message(session: Session, incoming: Incoming) -> NewMessage:
     return NewMessage(incoming.content.upload, incoming.flags, incoming.date or session.server.clock())
 
 
+def _as_permitted(store: Store, place: Place, message: NewMessage) -> NewMessage:
+    """Without the flags that one may not set there: RFC 4314 §4 has them passed over."""
+    if place.viewer is None or not message.flags:
+        return message
+    rights = rights_at(store, store.folder(place.owner, place.name), place)
+    return replace(message, flags=permitted(message.flags, rights))
+
+
 async def _append(session: Session, command: Command) -> Reply:
     arguments = command.arguments
     if not isinstance(arguments, Append):
@@ -35,7 +46,8 @@ async def _append(session: Session, command: Command) -> Reply:
     def add() -> tuple[int, list[int]]:
         # Rights were checked before the client was asked for its messages; others' may have been taken away since.
         place = target_of(store, account, arguments.name, again=True)
-        return store.append_messages(place.owner, place.name, new, now, viewer=place.viewer)
+        kept = [_as_permitted(store, place, message) for message in new]
+        return store.append_messages(place.owner, place.name, kept, now, viewer=place.viewer)
 
     try:
         validity, uids = await session.call(add)
@@ -55,13 +67,14 @@ async def _replace(session: Session, command: Command) -> Reply:
     if len(indices) != 1:
         raise Refused("NONEXISTENT" if not indices else "CANNOT", "REPLACE takes exactly one message")
     place = await session.call(target_of, session.store, session.account, arguments.name)
+    message = _new_message(session, arguments.message)
     validity, uid = await session.call(
         session.store.replace,
         selected.folder_id,
         selected.view.uids[indices[0]],
         place.owner,
         place.name,
-        _new_message(session, arguments.message),
+        await session.call(_as_permitted, session.store, place, message),
         session.server.clock(),
         viewer=place.viewer,
         doer=session.doer,

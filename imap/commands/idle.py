@@ -46,8 +46,9 @@ async def _tell_until_done(session: Session, watch: Watch | None) -> None:
             return
         if watch is not None and watch.changed:
             watch.changed = False
-            await session.check_account()
-            await session.sync(expunge_allowed=True, idle=True)
+            await session.check_access()
+            if session.selected is not None:
+                await session.sync(expunge_allowed=True, idle=True)
             await session.flush()
             continue
         channel.listen()

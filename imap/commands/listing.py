@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from imap import format as fmt
-from imap.errors import BadCommand
-from imap.listing import Listed, Listing
-from imap.places import all_folders
+from imap.errors import BadCommand, Refused
+from imap.listing import DELIMITER, Listed, Listing
+from imap.places import SHARED, all_folders
 from imap.states import AFTER_LOGIN, Reply, Verb
 from imap.values import Command, ListFolders, Status
-from mailstore.model import Folder
+from mailstore.model import Folder, NoSuchFolder
 
 if TYPE_CHECKING:
     from imap.session import Session
@@ -60,6 +60,17 @@ def _listing(session: Session) -> Listing:
     return Listing(all_folders(store, account), frozenset(store.subscriptions(account.id)), session.rev2)
 
 
+async def _may_count(session: Session, name: str) -> bool:
+    """Whether the session may ask for the STATUS of a folder it may list: `r` (RFC 4314 §4, RFC 5819 §2)."""
+    if not name.startswith(SHARED + DELIMITER):
+        return True
+    try:
+        await session.find(name, "r")
+    except (NoSuchFolder, Refused):
+        return False
+    return True
+
+
 async def _list(session: Session, command: Command) -> Reply:
     arguments = command.arguments
     if not isinstance(arguments, ListFolders):
@@ -74,7 +85,7 @@ async def _list(session: Session, command: Command) -> Reply:
     # Many patterns over many long names take a while: not on the event loop.
     for listed in await session.call(find, arguments):
         await session.send(list_line(verb, listed, utf8=session.utf8))
-        if arguments.status_items and listed.folder is not None:
+        if arguments.status_items and listed.folder is not None and await _may_count(session, listed.name):
             await session.send(await status_line(session, listed.folder, arguments.status_items))
     return Reply(f"{command.name} completed")
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from imap.errors import BadCommand, Refused
+from imap.grammar_search import unknown_charset
 from imap.keys import NO_KEYS
 from imap.searching import Evaluation, check_numbers, uses_modseq
 from imap.sequences import format_numbers
@@ -103,10 +104,14 @@ async def _search(session: Session, command: Command) -> Reply:
     arguments = command.arguments
     if not isinstance(arguments, Search):
         raise BadCommand("malformed SEARCH")
+    if arguments.charset and session.utf8 and not session.rev2:
+        raise BadCommand("no CHARSET after ENABLE UTF8=ACCEPT")  # RFC 6855 §3
     with_modseq = uses_modseq(arguments.key)
     if with_modseq:
         session.enable("CONDSTORE")
     try:
+        if not arguments.readable:
+            raise unknown_charset()
         found = await _evaluate(session, arguments.key, lambda _, found: found)
     except (StoreError, Refused):
         if arguments.returns is not None and "SAVE" in arguments.returns:

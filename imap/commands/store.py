@@ -9,12 +9,11 @@ from imap.selected import Selected
 from imap.sequences import format_numbers
 from imap.states import IN_FOLDER, Reply, Verb
 from imap.values import SYSTEM_FLAGS, Command, StoreFlags
+from mailstore.flags import permitted
 from mailstore.model import FlagOperation, MessageChange
 
 if TYPE_CHECKING:
     from imap.session import Session
-
-_RIGHT_OF = {"\\Seen": "s", "\\Deleted": "t"}  # any other flag needs `w` (RFC 4314 §4)
 
 
 def _expected(before: frozenset[str], arguments: StoreFlags) -> frozenset[str]:
@@ -27,22 +26,16 @@ def _expected(before: frozenset[str], arguments: StoreFlags) -> frozenset[str]:
 def _steps(selected: Selected, arguments: StoreFlags) -> list[tuple[FlagOperation, frozenset[str]]]:
     """What to do to the flags, as far as the session's rights go. Raises Refused when they reach none of them."""
     held = set(selected.rights)
-
-    def allowed(flags: frozenset[str]) -> frozenset[str]:
-        return frozenset(flag for flag in flags if _RIGHT_OF.get(flag, "w") in held)
-
+    allowed = permitted(arguments.flags, selected.rights)
     if {"s", "t", "w"} <= held:
         return [(arguments.operation, arguments.flags)]
-    if not held & {"s", "t", "w"} or (arguments.flags and not allowed(arguments.flags)):
+    if not held & {"s", "t", "w"} or (arguments.flags and not allowed):
         raise Refused("NOPERM", "Droit insuffisant sur ce dossier. / Permission denied on this folder.")
     if arguments.operation is not FlagOperation.SET:
-        return [(arguments.operation, allowed(arguments.flags))]
+        return [(arguments.operation, allowed)]
     # Replacing, but only what one may touch: the others' flags stay.
-    touchable = allowed(selected.keywords | frozenset(SYSTEM_FLAGS.values()))
-    return [
-        (FlagOperation.REMOVE, touchable - arguments.flags),
-        (FlagOperation.ADD, allowed(arguments.flags)),
-    ]
+    touchable = permitted(selected.keywords | frozenset(SYSTEM_FLAGS.values()), selected.rights)
+    return [(FlagOperation.REMOVE, touchable - arguments.flags), (FlagOperation.ADD, allowed)]
 
 
 async def _store(session: Session, command: Command) -> Reply:
@@ -88,10 +81,11 @@ async def _tell(session: Session, arguments: StoreFlags, changes: list[MessageCh
         expected = _expected(selected.view.flags[index], arguments)
         unchanged = change.modseq == selected.view.modseqs[index]
         selected.update(change)
-        # A silent STORE still tells what the client cannot know: another session's flags, or the new modseq.
+        # A silent STORE still tells what the client cannot know: another session's flags, or the modseq, which RFC 7162
+        # §3.1.3 wants told of every message that passed UNCHANGEDSINCE.
         if not arguments.silent or change.flags != expected:
             await session.tell_flags(index)
-        elif session.condstore and not unchanged:
+        elif session.condstore and (not unchanged or arguments.unchanged_since is not None):
             await session.send(b"* %d FETCH (UID %d MODSEQ (%d))\r\n" % (index + 1, change.uid, change.modseq))
 
 

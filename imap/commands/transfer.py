@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from imap import format as fmt
 from imap.errors import BadCommand, Refused
+from imap.places import rights_at
 from imap.sequences import format_numbers
 from imap.states import IN_FOLDER, Reply, Verb
 from imap.values import Command, Copy
@@ -41,9 +42,15 @@ async def _transfer(session: Session, command: Command) -> Reply:
     if moving and target.id == selected.folder_id:
         raise Refused("CANNOT", "The messages are in that folder already")
     verb = session.store.move if moving else session.store.copy
-    viewer = selected.place.viewer or place.viewer
     validity, pairs = await session.call(
-        verb, selected.folder_id, uids, target.id, session.server.clock(), viewer=viewer, doer=session.doer
+        verb,
+        selected.folder_id,
+        uids,
+        target.id,
+        session.server.clock(),
+        viewer=selected.place.viewer or place.viewer,
+        rights=await session.call(rights_at, session.store, target, place),
+        doer=session.doer,
     )
     code = _copy_uid(validity, pairs)
     if len(pairs) < len(uids) and not pairs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -45,8 +44,16 @@ def test_by_address(reader: Directory) -> None:
     "mail", ["*", "*@medecin.mssante.fr", "a@b)(mail=*", "claire.exemple@medecin.mssante.fr)(cn=*"]
 )
 def test_an_address_cannot_carry_a_filter(reader: Directory, mail: str) -> None:
-    with contextlib.suppress(DirectoryError):  # not an address at all
-        assert reader.by_address(mail) is None  # `*` is legal in a local part: it then means itself
+    assert reader.by_address(mail) is None  # `*` is legal in a local part: it then means itself
+
+
+@pytest.mark.parametrize(
+    "mail", ["hélène@medecin.mssante.fr", '"claire exemple"@medecin.mssante.fr', "a@[127.0.0.1]", ""]
+)
+def test_an_address_that_no_entry_can_hold_is_in_none(reader: Directory, mail: str) -> None:
+    """Not an error: a message to such an address at another operator would be deferred for ever."""
+    assert reader.by_address(mail) is None
+    assert reader.encryption_certificates(mail, NOW) == []
 
 
 @pytest.mark.parametrize(

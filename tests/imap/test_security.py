@@ -99,10 +99,24 @@ async def test_authenticate_plain(house: House, initial: bool) -> None:
         client.close()
 
 
+async def test_nobody_acts_for_somebody_else(house: House) -> None:
+    """RFC 4616: the identity asked for may be one's own. Whoever lacks the password learns nothing more than that."""
+    async with house.serving() as server:
+        client = await Client.connect(house, server)
+        for identity, password, expected in (
+            ("other@medecin.mssante.fr", "wrong", b"a NO [AUTHENTICATIONFAILED]"),
+            ("other@medecin.mssante.fr", PASSWORD, b"a NO [AUTHORIZATIONFAILED]"),
+            (ADDRESS.upper(), PASSWORD, b"a OK [CAPABILITY"),
+        ):
+            response = base64.b64encode(f"{identity}\0{ADDRESS}\0{password}".encode()).decode()
+            assert (await client.command(f"a AUTHENTICATE PLAIN {response}"))[-1].startswith(expected), identity
+        client.close()
+
+
 async def test_malformed_plain_is_bad(house: House) -> None:
     async with house.serving() as server:
         client = await Client.connect(house, server)
-        for response in (b"*", b"=", b"????", b"AGE=", base64.b64encode(b"other\0me\0pw")):
+        for response in (b"*", b"=", b"????", b"AGE=", base64.b64encode(b"\0me\0")):
             await client.send(b"a AUTHENTICATE PLAIN\r\n")
             await client.response()
             await client.send(response + b"\r\n")
@@ -147,7 +161,7 @@ async def test_nonsense_is_bad_in_every_state(house: House) -> None:
 
 
 async def test_many_bad_commands_end_the_session(house: House) -> None:
-    async with house.serving() as server:
+    async with house.serving(Limits(bad_commands=20)) as server:
         client = await Client.connect(house, server)
         for _ in range(19):
             assert (await client.command("a FROB"))[-1].startswith(b"a BAD")

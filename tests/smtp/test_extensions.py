@@ -143,7 +143,7 @@ async def test_smtputf8(world: World) -> None:
             C: MAIL FROM:<{ALICE}>
             S: 250
             C: RCPT TO:<hélène@b.mssante.fr>
-            S: 500 5.5.2
+            S: 553 5.6.7
             """
         )
 

@@ -216,11 +216,23 @@ def test_a_proxy_header_is_read_or_refused(data: bytes) -> None:
         "PROXY TCP6 1.2.3.4 1.2.3.4 1 2",
         "PROXY TCP4 1.2.3.4 1.2.3.4 1 2 3",
         "PROXY tcp4 a b 1 2",
+        "PROXY TCP4 1.2.3.4 1.2.3.4 65536 25",
     ],
 )
 def test_malformed_proxy_lines(line: str) -> None:
     with pytest.raises(proxyline.ProxyError):
         proxyline.read(f"{line}\r\n".encode())
+
+
+def test_a_balancer_may_add_what_it_knows_of_tls() -> None:
+    """The names of a client certificate make a header longer than its addresses."""
+    more = b"\x20" + (600).to_bytes(2, "big") + b"x" * 600
+    body = b"\xc0\x00\x02\x09\x7f\0\0\x01\x13\x88\x01\xd1" + more
+    header = proxyline.SIGNATURE + b"\x21\x11" + len(body).to_bytes(2, "big") + body
+    assert proxyline.read(header + b"EHLO") == ("192.0.2.9", len(header))
+    assert proxyline.read(header[:-1]) is None
+    with pytest.raises(proxyline.ProxyError):
+        proxyline.read(proxyline.SIGNATURE + b"\x21\x11\xff\xff")
 
 
 # ---- the machine under any input

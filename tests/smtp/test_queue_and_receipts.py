@@ -169,7 +169,8 @@ async def test_failures_are_told_as_asked(world: World, notify: str, told: int) 
     notices = world.a.inbox("alice")
     assert len(notices) == told
     for notice in notices:
-        assert b"Original-Recipient: rfc822;no+2B\r\n" in notice
+        assert b"Original-Recipient: rfc822;no+\r\n" in notice  # decoded (RFC 3464 §2.3.1)
+        assert b"Remote-MTA: dns; [127.0.0.1]\r\n" in notice
         assert b"clair-confidentiel" not in notice  # RET=FULL gives back an envelope, never clear text
 
 

@@ -397,7 +397,10 @@ async def test_a_slow_peer_is_left_before_the_lease_ends(world: World, monkeypat
             await sender.once()
     assert "DATA" not in script.heard
     name, detail = _last(world.a)
-    assert (name, detail["reply"]) == ("outgoing.deferred", "451 4.4.2 the peer is too slow")
+    assert (name, detail["reply"]) == (
+        "outgoing.deferred",
+        "451 4.4.2 serveur trop lent en face / the peer is too slow",
+    )
 
 
 async def test_one_bad_message_does_not_hold_up_its_domain(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

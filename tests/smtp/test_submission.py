@@ -201,8 +201,8 @@ async def test_envelope_rules(world: World) -> None:
             S: 555
             C: MAIL FROM:<alice@a.mssante.fr> BODY=9BIT
             S: 501
-            C: MAIL FROM:<@relay:alice@a.mssante.fr>
-            S: 553
+            C: MAIL FROM:<@relay:bob@a.mssante.fr>
+            S: 553 5.7.1
             C: MAIL FROM:<ALICE@a.mssante.fr> BODY=8BITMIME AUTH=<>
             S: 250
             C: MAIL FROM:<alice@a.mssante.fr>
@@ -214,7 +214,11 @@ async def test_envelope_rules(world: World) -> None:
             C: RCPT TO:<someone@gmail.com>
             S: 550 5.1.2 gmail.com : domaine absent de la liste blanche
             C: RCPT TO:<"odd name"@b.mssante.fr>
-            S: 501
+            S: 250
+            C: RCPT TO:<bob@[127.0.0.1]>
+            S: 550 5.1.2
+            C: RCPT TO:<postmaster>
+            S: 550 5.1.1
             C: RCPT TO:<a..b@b.mssante.fr>
             S: 553 5.1.3
             C: RCPT TO:<285057799999915@patient.mssante.fr>
