@@ -34,7 +34,8 @@ class News:
 
 @dataclass(slots=True)
 class Selected:
-    """One session's view of one folder. `reached` is the modseq up to which changes have been fetched, `rights` those of
+    """One session's view of one folder. `reached` is the modseq up to which changes have been fetched, `settled` the one up to
+    which they were told, removals too; `rights` those of
     RFC 4314, `recents` the ranges of UIDs that are \\Recent here, `found` the UIDs that `$` stands for."""
 
     place: Place
@@ -46,8 +47,12 @@ class Selected:
     keywords: frozenset[str]
     pending: set[int] = field(default_factory=set)
     found: tuple[int, ...] = ()
+    settled: int = 0
     _own: frozenset[str] = frozenset()
     """The columns of the view that are this session's own; others read the rest, which is copied before a change."""
+
+    def __post_init__(self) -> None:
+        self.settled = self.reached
 
     @property
     def folder_id(self) -> int:
@@ -120,6 +125,8 @@ class Selected:
         self.reached = max(self.reached, changes.highest_modseq)
         self.pending.update(uid for uid in changes.expunged if self.index_of(uid) is not None)
         numbers, vanished = self._remove_pending() if expunge_allowed and self.pending else ((), ())
+        if not self.pending:
+            self.settled = self.reached
         gone = set(changes.expunged)
         before = self.count
         changed: list[int] = []

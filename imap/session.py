@@ -172,17 +172,9 @@ class Session:
         self._next_check = asyncio.get_running_loop().time() + self.limits.account_check
 
     async def check_access(self) -> None:
-        """Ends the session of a mailbox that was closed after the login, asking the store every few seconds at most. Leaves
-        a shared folder that may no longer be read; what else its owner gave or took away counts from here on."""
-        selected = self.selected
-        if selected is not None and selected.place.viewer is not None:
-            try:
-                selected.rights = await self.call(self.store.rights, selected.folder_id, selected.place.viewer)
-            except NoSuchFolder:
-                selected.rights = ""
-            if "r" not in selected.rights:
-                self.leave_folder()
-                await self.send(fmt.status("*", "OK", "CLOSED", _NOT_SHARED))
+        """Ends the session of a mailbox that was closed after the login, asking the store every few seconds at most; leaves
+        a shared folder that may no longer be read."""
+        await self._check_rights()
         now = asyncio.get_running_loop().time()
         if self._account is None or now < self._next_check:
             return
@@ -192,6 +184,19 @@ class Session:
         current = await self.call(self.store.find_account, self._account.address)
         if current is None or not current.active:
             raise EndSession("Boîte fermée. / Mailbox closed.")
+
+    async def _check_rights(self) -> None:
+        """Leaves a shared folder that may no longer be read; what else its owner gave or took away counts from here on."""
+        selected = self.selected
+        if selected is None or selected.place.viewer is None:
+            return
+        try:
+            selected.rights = await self.call(self.store.rights, selected.folder_id, selected.place.viewer)
+        except NoSuchFolder:
+            selected.rights = ""
+        if "r" not in selected.rights:
+            self.leave_folder()
+            await self.send(fmt.status("*", "OK", "CLOSED", _NOT_SHARED))
 
     async def locate(self, name: str) -> Place:
         """Where a mailbox name leads. Raises NoSuchFolder."""
@@ -355,8 +360,18 @@ class Session:
             else:
                 changes = await self.call(self.store.changes, folder_id, reached, viewer=viewer)
         except NoSuchFolder:
-            raise EndSession("The selected folder was deleted") from None
+            if viewer is None:
+                raise EndSession("The selected folder was deleted") from None
+            await self._check_rights()
+            return
+        # After the changes were read: what came once the right was gone is not among them.
+        await self._check_rights()
+        if self.selected is not selected:
+            return
         await self.tell(selected.apply(changes, expunge_allowed=expunge_allowed), idle=idle)
+        if self.qresync and selected.pending:
+            # RFC 7162 §3.2: who loses the connection now must not take the modseqs told for all that happened.
+            await self.send(fmt.status("*", "OK", f"HIGHESTMODSEQ {selected.settled}", "Removals are still to be told"))
 
     async def tell(self, news: News, *, idle: bool = False) -> None:
         """EXPUNGE or VANISHED, EXISTS and FETCH responses."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+import stringprep
+import unicodedata
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -36,12 +38,35 @@ class ScramVerifier:
 
 
 def scram_verifier(password: str, salt: bytes, iterations: int = ITERATIONS) -> ScramVerifier:
-    """The verifier of a password, taken as UTF-8 (RFC 5802 §3; passwords here are not prepared by SASLprep)."""
-    salted = hashlib.pbkdf2_hmac("sha256", password.encode("utf-8"), salt, iterations)
+    """The verifier of a password (RFC 5802 §3)."""
+    salted = hashlib.pbkdf2_hmac("sha256", prepared(password).encode("utf-8"), salt, iterations)
     client_key = hmac.digest(salted, b"Client Key", "sha256")
     return ScramVerifier(
         salt, iterations, hashlib.sha256(client_key).digest(), hmac.digest(salted, b"Server Key", "sha256")
     )
+
+
+def prepared(password: str) -> str:
+    """A password as every SCRAM client computes with it (SASLprep, RFC 4013): the key `²` of French keyboards is a 2 there. One
+    that may not be prepared (controls, unassigned letters) is taken as it is."""
+    spaced = "".join(
+        " " if stringprep.in_table_c12(one) else one for one in password if not stringprep.in_table_b1(one)
+    )
+    plain = unicodedata.normalize("NFKC", spaced)
+    return password if any(unfit(one) for one in plain for unfit in _UNFIT) else plain
+
+
+_UNFIT = (
+    stringprep.in_table_a1,
+    stringprep.in_table_c21_c22,
+    stringprep.in_table_c3,
+    stringprep.in_table_c4,
+    stringprep.in_table_c5,
+    stringprep.in_table_c6,
+    stringprep.in_table_c7,
+    stringprep.in_table_c8,
+    stringprep.in_table_c9,
+)
 
 
 class SenderVerbs(Core):

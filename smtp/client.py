@@ -265,7 +265,9 @@ class SmtpClient:
             return Answer(
                 554, "5.7.30", "REQUIRETLS demande, pas offert en face / the peer does not offer REQUIRETLS as asked"
             )
-        if not all(one.isascii() for one in addresses) and "SMTPUTF8" not in offered:
+        # RFC 6531 §3.2: neither such addresses nor, where the sender declared them, such headers.
+        beyond = (options.get("utf8") and message.international) or not all(one.isascii() for one in addresses)
+        if beyond and "SMTPUTF8" not in offered:
             return Answer(553, "5.6.7", "SMTPUTF8 pas offert en face / the peer does not take text beyond ASCII")
         limit = offered.get("SIZE", "")
         if limit.isdigit() and 0 < int(limit) < message.size:

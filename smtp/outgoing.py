@@ -18,7 +18,7 @@ _CHUNK = 64 * 1024
 class Outgoing:
     """A message to send: in memory (`small`), or read piece by piece from `source` as often as it is asked for.
 
-    `eight_bit` and `faulty` (bare CR or LF, NUL) say what is in it.
+    `eight_bit`, `international` (letters beyond ASCII in its header) and `faulty` (bare CR or LF, NUL) say what is in it.
     """
 
     size: int
@@ -26,6 +26,7 @@ class Outgoing:
     faulty: bool
     small: bytes | None = field(default=None, repr=False)
     source: Callable[[], Iterator[bytes]] | None = field(default=None, repr=False)
+    international: bool = False
 
     @classmethod
     def of(cls, content: bytes) -> Outgoing:
@@ -33,7 +34,7 @@ class Outgoing:
         scan = Scan()
         scan.feed(content)
         scan.finish()
-        return cls(len(content), scan.eight_bit, scan.bare or scan.null, content)
+        return cls(len(content), scan.eight_bit, scan.bare or scan.null, content, None, not scan.header.isascii())
 
     @classmethod
     def from_pieces(cls, source: Callable[[], Iterator[bytes]]) -> Outgoing:
@@ -42,7 +43,7 @@ class Outgoing:
         for piece in source():
             scan.feed(piece)
         scan.finish()
-        return cls(scan.size, scan.eight_bit, scan.bare or scan.null, None, source)
+        return cls(scan.size, scan.eight_bit, scan.bare or scan.null, None, source, not scan.header.isascii())
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Its octets, in order."""

@@ -243,7 +243,8 @@ class Sender:
             async with asyncio.timeout(held.total_seconds()):
                 if peer is None:
                     peer = await self._carrier.open(job.domain, rows[0].route)
-                options = {"envid": rows[0].submission_id, **rows[0].options}
+                # No ENVID of our own (RFC 3461 §5.2.1): what comes back is known by the Message-ID it returns.
+                options = rows[0].options
                 originals = {row.recipient: row.options.get("orcpt", "") for row in rows}
                 recipients = [row.recipient for row in rows]
                 answers = await peer.client.send(rows[0].mail_from, recipients, message, options, originals)

@@ -128,6 +128,7 @@ async def _expunge(session: Session, command: Command) -> Reply:
     if isinstance(command.arguments, Messages):
         # Flags may have changed in another session since the client saw them.
         await session.sync(expunge_allowed=True)
+        selected = session.require("e")
         indices = selected.resolve(command.arguments.messages, uid=True)
         uids = [selected.view.uids[index] for index in indices if "\\Deleted" in selected.view.flags[index]]
     await session.call(session.store.expunge, selected.folder_id, uids, doer=session.doer)

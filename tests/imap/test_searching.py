@@ -75,3 +75,23 @@ async def test_binary_content_comes_exactly_or_not_at_all(house: House) -> None:
         found = (await client.command("e FETCH 1 BINARY.PEEK[1]"))[0]
         assert found.endswith(b"{%d}\r\n%b)\r\n" % (len(body), body)), found
         client.close()
+
+
+async def test_a_folded_field_is_one_line(house: House) -> None:
+    """Some programs fold with tabs; the words on both sides of a fold follow each other (RFC 5322 §2.2.3)."""
+    house.deliver(b"Subject: R\xc3\xa9sultats\r\n\tdu bilan\r\nX-List: a\tb\r\n\r\nglyc\xc3\xa9mie\tnormale\r\n")
+    async with house.serving() as server:
+        client = await Client.connect(house, server)
+        await client.login()
+        await client.command("a SELECT INBOX")
+        for key, found in (
+            ('SUBJECT "resultats du bilan"', True),
+            ('TEXT "resultats du bilan"', True),
+            ('HEADER X-List "a b"', True),
+            ('HEADER X-List "a\tb"', True),
+            ('BODY "glycemie\tnormale"', True),
+            ('BODY "glycemie normale"', False),
+        ):
+            answer = b"* SEARCH 1\r\n" if found else b"* SEARCH\r\n"
+            assert (await client.command(f"b SEARCH {key}"))[0] == answer, key
+        client.close()

@@ -85,3 +85,33 @@ async def test_list_tells_of_what_is_below(house: House) -> None:
             assert line in await client.command(f'b LIST ({selection} RECURSIVEMATCH) "" "%"'), selection
         assert (await client.command('c LIST "" "*" RETURN (STATUS ())'))[-1].startswith(b"c BAD")
         client.close()
+
+
+async def test_a_removal_that_may_not_be_told_yet_is_not_lost(house: House) -> None:
+    """RFC 7162 §3.2: while VANISHED waits, modseqs beyond its own are told; HIGHESTMODSEQ says from where to resume."""
+    house.deliver()
+    house.deliver()
+    folder = house.store.folder(house.account.id, "INBOX")
+    async with house.serving() as server:
+        client = await Client.connect(house, server)
+        await client.login()
+        await client.command("a ENABLE QRESYNC")
+        selected = b"".join(await client.command("b SELECT INBOX"))
+        validity, modseq = (
+            int(selected.partition(name)[2].partition(b"]")[0]) for name in (b"UIDVALIDITY", b"HIGHESTMODSEQ")
+        )
+        house.store.expunge(folder.id, [1])
+        answer = await client.command("c STORE 2 +FLAGS (\\Flagged)")
+        assert b"MODSEQ (%d)" % (modseq + 2) in answer[0]
+        assert answer[1:] == [
+            b"* OK [HIGHESTMODSEQ %d] Removals are still to be told\r\n" % modseq,
+            b"c OK STORE completed\r\n",
+        ]
+        client.close()
+        again = await Client.connect(house, server)
+        await again.login()
+        await again.command("a ENABLE QRESYNC")
+        assert b"* VANISHED (EARLIER) 1\r\n" in await again.command(f"b SELECT INBOX (QRESYNC ({validity} {modseq}))")
+        house.store.expunge(folder.id, [2])
+        assert (await again.command("c NOOP"))[0] == b"* VANISHED 2\r\n"
+        again.close()

@@ -265,6 +265,23 @@ async def test_scram(world: World, mechanism: str, password: str, kind: str, rig
         await dialogue.play("S: 235")
 
 
+@pytest.mark.parametrize(
+    ("typed", "computed"),
+    [
+        ("clé² du cabinet", "clé2 du cabinet"),
+        ("cle\u0301 du cabinet", "clé du cabinet"),
+        ("clé\u00a0du\u00ad cabinet", "clé du cabinet"),
+        ("I\u00adX \u2168 \u00aa", "IX IX a"),  # RFC 4013 §3
+        ("clé\u0007 du² cabinet", "clé\u0007 du² cabinet"),
+    ],
+)
+def test_a_scram_password_is_prepared_as_clients_do(typed: str, computed: str) -> None:
+    """RFC 5802 §2.2: SASLprep; our own client gives what is computed, octet for octet."""
+    salted = hashlib.pbkdf2_hmac("sha256", computed.encode(), b"salt", 4096)
+    expected = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    assert scram_verifier(typed, b"salt", 4096).stored_key == expected
+
+
 async def test_scram_hides_who_is_here(world: World) -> None:
     async with submitting(world, GREET) as dialogue:
         await dialogue.reply()

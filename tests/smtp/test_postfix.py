@@ -38,6 +38,18 @@ COMMON = [
     "HELO client.test\nMAIL FROM:<a@b.mssante.fr>\nRCPT TO:<bob@a.mssante.fr>\nQUIT",
     "EHLO client.test\nBDAT x",
     "EHLO client.test\nMAIL FROM:<>\nRCPT TO:<bob@a.mssante.fr>\nQUIT",
+    "EHLO client.test\nRSET now\nVRFY\nNOOP now\nBDAT 0 LAST",
+    "EHLO client.test\nMAIL FROM:<@x.test:a@b.mssante.fr>\nRCPT TO:<@x.test,@y.test:bob@a.mssante.fr>\nDATA now",
+    'EHLO client.test\nMAIL FROM:<"a b"@b.mssante.fr>\nRCPT TO:<"bob"@a.mssante.fr>\nQUIT',
+    "EHLO client.test\nMAIL FROM:<a@b.mssante.fr>\nRCPT TO:<bob@[192.0.2.1]>\nRCPT TO:<>",
+    "EHLO client.test\nMAIL FROM:<a@b.mssante.fr> ENVID=a+0D+0Ab",
+    "EHLO client.test\nMAIL FROM:<a@b.mssante.fr> ENVID=+zz",
+    "EHLO client.test\nMAIL FROM:<a@b.mssante.fr> RET=FULL ENVID=a+2Bb",
+    "EHLO client.test\nMAIL FROM:<a@b.mssante.fr>\nRCPT TO:<bob@a.mssante.fr> ORCPT=rfc822;b+2Bb",
+    "EHLO client.test\nMAIL FROM:<a@b.mssante.fr>\nRCPT TO:<bob@a.mssante.fr> ORCPT=bob",
+    "EHLO client.test\nMAIL FROM:<a@b.mssante.fr>\nRCPT TO:<bob@a.mssante.fr> NOTIFY=SUCCESS,SOON",
+    "EHLO client.test\nMAIL FROM:<a@b.mssante.fr>\nRCPT TO:<bob@a.mssante.fr>\nMAIL FROM:<c@b.mssante.fr>\nEHLO again\nDATA",
+    "HELO client.test\nMAIL FROM:<a@b.mssante.fr>\nHELO again\nRCPT TO:<bob@a.mssante.fr>",
 ]
 SAME_CLASS = {"VRFY", "MAIL", "RCPT", "DATA", "BDAT"}
 """Where RFC 5321 leaves a choice of code (252 or 250; 501, 503, 504, 554 or 555): the class is common."""

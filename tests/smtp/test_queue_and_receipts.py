@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 import mime
 from mailstore import Acceptance, DeliveryState, Direction, OutgoingCopy, ReceiptKind, ReceiptState
-from smtp import Checker, DkimKeyError, Kind, Signer, load_key, mdn
+from smtp import Checker, DkimKeyError, Kind, Signer, load_key, mdn, notices
 from smtp.content import Received
 from smtp.settling import tell_silences
 from tests.smtp.test_extensions import ALICE, submitting
@@ -190,8 +190,35 @@ async def test_a_success_is_told_by_the_peer_and_correlated(world: World) -> Non
         assert await back.once() == 1
     (notice,) = world.a.inbox("alice")
     assert b"Action: delivered" in notice
+    assert b"Original-Envelope-Id" not in notice  # none was given: none may be added on the way (RFC 3461 §5.2.1)
+    assert notice.count(b"Return-Path: <>\r\n") == 1
     (answered,) = world.a.store.receipts("m1@test")
     assert (answered.state, answered.detail) == (ReceiptState.POSITIVE, "delivered 2.0.0")
+
+
+def test_a_notice_as_the_rfcs_have_it(world: World) -> None:
+    """RFC 3464, RFC 6533 §3; Return-Path is written by who delivers, never sent (RFC 5321 §4.4)."""
+    about = notices.About("carol@b.mssante.fr", "s1", "<q@test>", world.clock.now, b"Subject: x\r\n\r\n", "a+2Bb")
+    status = notices.Status(
+        "hélène@a.mssante.fr", "5.1.1", "550 non\r\nX: y", r"rfc822;h+40x", notices.mta_name("::1:25")
+    )
+    made = notices.notice(notices.Kind.FAILED, about, [status], None, hostname="h.test", at=world.clock.now)
+    (copy,) = made.outgoing
+    assert isinstance(copy.content, bytes)
+    assert b"Return-Path" not in copy.content
+    assert b"Original-Envelope-Id: a+b\r\n" in copy.content
+    assert rb"Final-Recipient: utf-8; h\x{E9}l\x{E8}ne@a.mssante.fr" in copy.content
+    assert b"Original-Recipient: rfc822;h@x\r\n" in copy.content
+    assert b"Remote-MTA: dns; [IPv6:::1]\r\n" in copy.content
+    assert b"Diagnostic-Code: smtp; 550 non??X: y\r\n" in copy.content
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [("", ""), ("mx.b.test:25", "mx.b.test"), ("192.0.2.1:25", "[192.0.2.1]"), ("::1:25", "[IPv6:::1]")],
+)
+def test_the_name_of_an_mta_has_no_port(place: str, name: str) -> None:
+    assert notices.mta_name(place) == name
 
 
 async def test_a_peer_that_returns_no_receipts_is_said_to_have_relayed(

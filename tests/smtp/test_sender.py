@@ -8,6 +8,7 @@ import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from email.utils import format_datetime
 from threading import Event
 from typing import Any
 
@@ -175,6 +176,7 @@ async def test_permanent_refusal_of_one_recipient_is_told(world: World) -> None:
 
 
 async def test_gives_up_after_two_days(world: World) -> None:
+    start = world.clock.now
     _queue(world.a, "bob@b.mssante.fr")
     sender = world.a.sender({"b.mssante.fr": f"127.0.0.1:{free_port()}"})
     await sender.once()
@@ -182,6 +184,8 @@ async def test_gives_up_after_two_days(world: World) -> None:
     await sender.once()
     (delayed,) = world.a.inbox("alice")
     assert b"Action: delayed\r\nStatus: 4.4.7" in delayed
+    assert f"Will-Retry-Until: {format_datetime(start + timedelta(hours=48))}\r\n".encode() in delayed
+    assert b"connexion refusee / connection refused" in delayed and b"RefusedError" not in delayed
     world.clock.forward(hours=2)
     await sender.once()
     assert _last(world.a)[0] in ("outgoing.failed", "notice.failure")
@@ -358,6 +362,38 @@ async def _scripted(world: World, script: _Script, monkeypatch: pytest.MonkeyPat
         yield world.a.sender({})
     finally:
         server.close()
+
+
+@pytest.mark.parametrize(
+    ("recipient", "subject", "options", "reply"),
+    [
+        ("bob@b.mssante.fr", "resultats", {"utf8": "yes"}, "250 taken"),
+        ("bob@b.mssante.fr", "résultats", {"utf8": "yes"}, "553 5.6.7"),
+        ("hélène@b.mssante.fr", "resultats", {"utf8": "yes"}, "553 5.6.7"),
+        ("bob@b.mssante.fr", "resultats", {"requiretls": "yes"}, "554 5.7.30"),
+    ],
+)
+async def test_what_the_peer_does_not_offer_is_not_asked_of_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, recipient: str, subject: str, options: dict[str, str], reply: str
+) -> None:
+    """RFC 6531 §3.2, RFC 8689 §4.2.1: refused here, nothing of the message said to the peer."""
+    content = f"From: alice@a.mssante.fr\r\nSubject: {subject}\r\n\r\nx\r\n".encode()
+    acceptance = Acceptance(
+        direction=Direction.SUBMISSION,
+        principal="alice@a.mssante.fr",
+        mail_from="alice@a.mssante.fr",
+        recipients=(recipient,),
+        message_id="<m1@test>",
+        received=content,
+        outgoing=(OutgoingCopy((recipient,), content, options),),
+    )
+    world.a.store.accept(acceptance, world.clock.now)
+    script = _Script({"EHLO": ["250-peer\r\n250 8BITMIME"], "DATA": ["354 go"]})
+    async with _scripted(world, script, monkeypatch) as sender:
+        await sender.once()
+    (row,) = world.a.store.queue_rows("<m1@test>")
+    assert row.reply.startswith(reply)
+    assert ("MAIL" in script.heard) == reply.startswith("250")
 
 
 async def test_a_refused_data_does_not_refuse_the_next_message(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
