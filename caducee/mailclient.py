@@ -14,7 +14,8 @@ from aioimaplib import aioimaplib
 
 from caducee.errors import UsageError
 from caducee.settings import Settings
-from smtp.client import Answer, ClientError, Refused, SmtpClient
+from smtp.client import SmtpClient
+from smtp.dialogue import Answer, ClientError, Refused
 
 CLIENT_NAME = "client.exemple"
 _IMAP_SECONDS = 20.0

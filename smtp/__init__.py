@@ -1,12 +1,14 @@
 """Submission, operator-to-operator reception, sending, notices: the SMTP room (DESIGN, journey steps 1, 4, 5, 6)."""
 
-from smtp.client import Answer, ClientError, Patience, Refused, SmtpClient
+from smtp.client import SmtpClient
 from smtp.delivery import Carrier
+from smtp.dialogue import Answer, ClientError, Patience, Refused
 from smtp.dkim import Checker, DkimKeyError, Signer, SigningKey, load_key
 from smtp.handshake import AskingContext, DecidingContext
+from smtp.outcomes import SenderSettings
 from smtp.replies import Reply, SmtpRefusal
 from smtp.routes import DomainRouter, NoRoute, Route, Router
-from smtp.sender import Sender, SenderSettings
+from smtp.sender import Sender
 from smtp.server import Kind, Listen, SmtpServers
 from smtp.services import Clock, DepositPlanner, Limits, Protector, Rules, Services
 

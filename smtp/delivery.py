@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from smtp import metrics
-from smtp.client import Answer, ClientError, Patience, SmtpClient
+from smtp.client import SmtpClient
+from smtp.dialogue import Answer, ClientError, Patience
 from smtp.replies import to_ascii
 from smtp.routes import NoRoute, Route, Router, parse_route
 from smtp.services import Services, in_thread

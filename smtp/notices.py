@@ -30,7 +30,7 @@ from mailstore import (
     ReceiptState,
 )
 from smtp import fields, grammar, metrics
-from smtp.client import Answer
+from smtp.dialogue import Answer
 from smtp.routes import parse_route
 from smtp.services import Services
 from smtp.session import Transaction

@@ -1,9 +1,9 @@
 """The sender: takes due rows of the outgoing queue, hands them to other operators, settles each recipient.
 
 Invariants: the SQL row is the truth, this worker holds only leases; a row whose lease has run out is left alone; a
-bounded number of connections for a domain, and of domains at once; a temporary failure is tried again with a
-capped, jittered back-off until `give_up`; a permanent one is never retried, and its sender is told by a notice that is
-stored before the row is settled, so that a crash in between repeats the notice's fingerprint and not the notice.
+bounded number of connections for a domain, and of domains at once; a sender is told of a failure by a notice that is
+stored before the row is settled, so that a crash in between repeats the notice's fingerprint and not the notice. What becomes of
+a recipient, and when it is tried again, is in `outcomes`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import random
 from collections import deque
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -21,18 +21,17 @@ import structlog
 from mailstore import (
     BlobDamaged,
     ChangeKind,
-    DeliveryState,
     Leased,
     NoSuchMessage,
-    Settlement,
     StoreChange,
     StoreError,
 )
 from smtp import metrics, replies
-from smtp.client import Answer, ClientError
 from smtp.content import IN_MEMORY
 from smtp.delivery import Carrier, Peer, Unreachable
+from smtp.dialogue import Answer
 from smtp.notices import Kind
+from smtp.outcomes import SenderSettings, broken, delay, settlement, verdict
 from smtp.outgoing import Outgoing
 from smtp.services import Services, in_thread
 from smtp.settling import Settler, Telling, tell_silences
@@ -49,24 +48,6 @@ _ROUND_EVERY = 0.05
 """Seconds between two looks at the queue, however often it changes."""
 _READ_TOGETHER = 20
 _DAMAGED = Answer(554, "5.3.0", "contenu illisible ici, a renvoyer / content unreadable here, send it again")
-
-
-@dataclass(frozen=True, slots=True)
-class SenderSettings:
-    """How patient the sender is. `batch` is how many rows are leased at once; `connections` how many may be open to one
-    domain; `tell_delay` after how long a sender is told that a message waits. Of several workers over one store, one
-    `tells_silences`: receipts that did not come."""
-
-    concurrency: int = 20
-    connections: int = 5
-    batch: int = 200
-    lease: timedelta = timedelta(minutes=20)
-    first_retry: timedelta = timedelta(minutes=1)
-    longest_retry: timedelta = timedelta(hours=1)
-    tell_delay: timedelta = timedelta(hours=4)
-    give_up: timedelta = timedelta(hours=48)
-    poll: timedelta = timedelta(seconds=30)
-    tells_silences: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +233,7 @@ class Sender:
         except Unreachable as error:
             answers, detail = {row.recipient: error.answer for row in rows}, error.detail
         except Exception as error:
-            answer = _broken(error)
+            answer = broken(error)
             answers, detail = {row.recipient: answer for row in rows}, dict(peer.evidence) if peer else {}
             if peer is not None:
                 peer.client.close()
@@ -287,19 +268,17 @@ class Sender:
         returns: bool = False,
     ) -> None:
         """Tell the senders, then settle. `returns`: the peer returns receipts itself (it offers DSN)."""
-        now = self._services.clock()
+        settings, now = self._settings, self._services.clock()
         # One pause for the whole group: what is tried again together reaches the peer as it did the first time.
-        retry_at = now + self.delay(max((row.attempts for row, _ in results), default=0))
-        verdicts = [(row, answer, self._verdict(row, answer, now)) for row, answer in results]
-        settled = [
-            (row.row_id, self._settlement(verdict, answer, detail, retry_at)) for row, answer, verdict in verdicts
-        ]
+        retry_at = now + delay(settings, max((row.attempts for row, _ in results), default=0), self._chance)
+        verdicts = [(row, answer, verdict(settings, row, answer, now)) for row, answer in results]
+        settled = [(row.row_id, settlement(kind, answer, detail, retry_at)) for row, answer, kind in verdicts]
         try:
             # What the peer has taken is settled first: a notice that cannot be stored must not send it again.
-            taken = [one for one, (_, _, verdict) in zip(settled, verdicts, strict=True) if verdict is Kind.DELIVERED]
+            taken = [one for one, (_, _, kind) in zip(settled, verdicts, strict=True) if kind is Kind.DELIVERED]
             if taken:
                 await self._settler.settle(taken)
-            told = Telling(self._services, blob, verdicts, detail, returns, self._settings.give_up)
+            told = Telling(self._services, blob, verdicts, detail, returns, settings.give_up)
             if told.needed:
                 await in_thread(told.tell, now)
             others = [one for one in settled if one not in taken]
@@ -309,45 +288,9 @@ class Sender:
             # The lease runs out and the row is taken again: nothing is lost.
             log.error("delivery not settled", domain=results[0][0].domain, error=replies.describe(error))
 
-    def _verdict(self, row: Leased, answer: Answer, now: datetime) -> Kind | None:
-        """What becomes of a recipient; None when it waits, as it did before."""
-        if answer.ok:
-            return Kind.DELIVERED
-        age = now - row.accepted_at
-        if answer.permanent or age >= self._settings.give_up:
-            return Kind.FAILED
-        return Kind.DELAYED if age >= self._settings.tell_delay and row.delay_told_at is None else None
-
-    def _settlement(
-        self, verdict: Kind | None, answer: Answer, detail: dict[str, str], retry_at: datetime
-    ) -> Settlement:
-        metrics.ATTEMPTS.labels("deferred" if verdict in (None, Kind.DELAYED) else verdict.value).inc()
-        if verdict is Kind.DELIVERED:
-            return Settlement(DeliveryState.DELIVERED, str(answer), detail=detail)
-        if verdict is Kind.FAILED:
-            return Settlement(DeliveryState.FAILED, str(answer), detail=detail)
-        return Settlement(DeliveryState.QUEUED, str(answer), retry_at, detail, delay_told=verdict is Kind.DELAYED)
-
-    def delay(self, attempts: int) -> timedelta:
-        """How long to wait after `attempts` earlier attempts: doubling, capped, between three quarters and the whole."""
-        settings = self._settings
-        doubled: timedelta = settings.first_retry * (1 << min(attempts, 20))
-        whole = min(settings.longest_retry, doubled)
-        return whole * (0.75 + 0.25 * self._chance.random())
-
 
 async def _nothing() -> None:
     """Nothing is to be settled."""
-
-
-def _broken(error: Exception) -> Answer:
-    """What recipients get when the hand-over broke: later, whatever it was. One bad message never holds up its domain."""
-    if isinstance(error, TimeoutError):
-        error = ClientError("serveur trop lent en face / the peer is too slow")
-    if isinstance(error, ClientError):
-        return Answer(451, "4.4.2", replies.to_ascii(str(error)))
-    reply = replies.reply_for(error)
-    return Answer(reply.code, reply.enhanced, replies.to_ascii(f"{reply.text_fr} / {reply.text_en}"))
 
 
 def _grouped(rows: Sequence[Leased]) -> list[_Job]:

@@ -15,7 +15,7 @@ import structlog
 
 from mailstore import BlobDamaged, Leased, NoSuchMessage, ReceiptKind, ReceiptState, Settlement
 from smtp import notices
-from smtp.client import Answer
+from smtp.dialogue import Answer
 from smtp.notices import Kind, Status
 from smtp.services import Services
 from smtp.together import Together

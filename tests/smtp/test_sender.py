@@ -17,9 +17,10 @@ import pytest
 import mime
 from mailstore import Acceptance, DeliveryState, Direction, OutgoingCopy, Settlement, StoreError
 from smtp import Carrier, Kind, Sender, SmtpClient
-from smtp.client import Answer
 from smtp.delivery import Peer
+from smtp.dialogue import Answer
 from smtp.gate import Door
+from smtp.outcomes import SenderSettings, delay
 from smtp.outgoing import Outgoing
 from smtp.sender import UNSETTLED
 from tests.smtp.transcript import client_tls
@@ -304,13 +305,12 @@ async def test_many_messages_share_a_connection(world: World) -> None:
     assert len(seen) == 1
 
 
-def test_back_off_doubles_is_capped_and_jittered(world: World) -> None:
-    sender = world.a.sender({})
-    sender._chance = random.Random(7)
-    delays = [sender.delay(attempts).total_seconds() for attempts in range(60)]
-    for attempts, delay in enumerate(delays):
+def test_back_off_doubles_is_capped_and_jittered() -> None:
+    chance = random.Random(7)
+    delays = [delay(SenderSettings(), attempts, chance).total_seconds() for attempts in range(60)]
+    for attempts, found in enumerate(delays):
         whole = min(3600.0, 60.0 * 2 ** min(attempts, 20))
-        assert 0.75 * whole <= delay <= whole
+        assert 0.75 * whole <= found <= whole
     assert len(set(delays[10:])) > 40
 
 
