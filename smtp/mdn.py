@@ -118,8 +118,8 @@ def correlate(store: Store, received: Received, author: str, at: datetime) -> No
 def _original_id(raw: bytes) -> str:
     """The Message-ID of the returned header or message."""
     for part in mime.parse(raw, max_parts=8).children[2:3]:
-        body = part.body(raw)[:_MAX_REPORT]
-        return fields.message_id(body) or ""
+        # Decoded: a header with long or 8-bit lines is returned as quoted-printable.
+        return fields.message_id(part.decoded(raw)[:_MAX_REPORT]) or ""
     return ""
 
 

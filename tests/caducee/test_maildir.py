@@ -108,7 +108,9 @@ def test_a_name_that_no_file_can_bear_is_told_before_anything_is_written(folder:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not available(), reason="Dovecot is not installed, or this is not root")
-def test_dovecot_reads_what_we_write_and_writes_what_we_read(folder: Path, tmp_path: Path) -> None:
+def test_dovecot_reads_what_we_write_and_writes_what_we_read(
+    folder: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     address = _account(folder)
     store = open_store(OperatorFolder(folder), load_settings(folder))
     account = store.find_account(address)
@@ -117,9 +119,10 @@ def test_dovecot_reads_what_we_write_and_writes_what_we_read(folder: Path, tmp_p
     store.append_messages(account.id, "Envoyés", [NewMessage(message(1).content, flags, DATE)], DATE)
     store.close()
     options = ("--all", "--json", "-d", str(folder))
-    dovecot = Dovecot(tmp_path / "dovecot", mail="maildir:~/mail")
+    place = tmp_path_factory.mktemp("d")  # short: Dovecot's sockets are below it
+    dovecot = Dovecot(place, mail="maildir:~/mail")
     try:
-        mail = tmp_path / "dovecot" / "home" / "mail"
+        mail = place / "home" / "mail"
         assert caducee("mailbox", "export", address, str(mail), *options).returncode == 0
         nobody = pwd.getpwnam("nobody")
         for path in (mail, *mail.rglob("*")):

@@ -174,25 +174,27 @@ async def test_failures_are_told_as_asked(world: World, notify: str, told: int) 
         assert b"clair-confidentiel" not in notice  # RET=FULL gives back an envelope, never clear text
 
 
-async def test_a_success_is_told_by_the_peer_and_correlated(world: World) -> None:
-    """B offers DSN: B's server writes the "delivered" notice, it comes home by B's queue, and answers the receipt."""
+@pytest.mark.parametrize(("identifier", "more"), [("m1@test", b""), (f"{'m' * 80}@test", "X-Note: é\r\n".encode())])
+async def test_a_success_is_told_by_the_peer_and_correlated(world: World, identifier: str, more: bytes) -> None:
+    """B offers DSN: B's server writes the "delivered" notice, it comes home by B's queue, and answers the receipt; also when the
+    header that it returns had to be encoded."""
     async with submitting(world) as dialogue:
         await dialogue.play(
-            f"C: MAIL FROM:<{ALICE}>\nS: 250\nC: RCPT TO:<{BOB}> NOTIFY=SUCCESS\nS: 250\nC: DATA\nS: 354"
+            f"C: MAIL FROM:<{ALICE}> BODY=8BITMIME SMTPUTF8\nS: 250\nC: RCPT TO:<{BOB}> NOTIFY=SUCCESS\nS: 250\nC: DATA\nS: 354"
         )
-        await dialogue.raw(message(ALICE, BOB) + b".\r\n")
+        await dialogue.raw(more + message(ALICE, BOB, message_id=identifier) + b".\r\n")
         await dialogue.play("S: 250")
-    (expected,) = world.a.store.receipts("m1@test")
+    (expected,) = world.a.store.receipts(identifier)
     assert expected.state is ReceiptState.WAITING
     async with world.a.listening(Kind.RECEPTION), world.b.listening(Kind.RECEPTION):
         assert await world.a.sender(_route(world.b)).once() == 1
         back = world.b.sender({"a.mssante.fr": f"127.0.0.1:{world.a.ports[Kind.RECEPTION]}"})
         assert await back.once() == 1
     (notice,) = world.a.inbox("alice")
-    assert b"Action: delivered" in notice
+    assert b"Action: delivered" in notice and (not more or b"quoted-printable" in notice)
     assert b"Original-Envelope-Id" not in notice  # none was given: none may be added on the way (RFC 3461 §5.2.1)
     assert notice.count(b"Return-Path: <>\r\n") == 1
-    (answered,) = world.a.store.receipts("m1@test")
+    (answered,) = world.a.store.receipts(identifier)
     assert (answered.state, answered.detail) == (ReceiptState.POSITIVE, "delivered 2.0.0")
 
 
