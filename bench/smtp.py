@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import logging
 import multiprocessing
@@ -90,6 +91,7 @@ def _serve(folder: str, size: int, listening: socket.socket, ready: _Ready, tls:
             listen = Listen(Kind.SUBMISSION_TLS, "", 0, own, sockets=[listening])
         servers = SmtpServers(a.services, [listen])
         await servers.start()
+        gc.freeze()  # as every process of `caducee serve`
         ready.release()
         await asyncio.Event().wait()
 
@@ -255,6 +257,7 @@ def _send(folder: str, port: int, number: int, ready: _Ready, go: _Ready) -> Non
     async def run() -> None:
         sender = a.sender({"b.mssante.fr": f"127.0.0.1:{port}"}, owner=f"sender-{number}")
         sender._settings = SenderSettings(connections=share(5, PROCESSES, number))
+        gc.freeze()
         ready.release()
         await asyncio.to_thread(go.acquire)
         await sender.run()
