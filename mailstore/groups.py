@@ -31,8 +31,10 @@ from mailstore.model import StoreUnavailable
 
 MEMBERS = 64
 RESCUE_SECONDS = 1.0
-_LOOK_SECONDS = 0.0005
-"""Between two looks at the other processes' lock: a short transaction lasts ten times as long."""
+_SHORTEST_LOOK = 0.0001
+_LONGEST_LOOK = 0.0005
+"""Seconds between two looks at the other processes' lock: a thirty-second part of what was waited already. Nothing is written
+between the end of one transaction and the look that sees it; a long one is not looked at without end."""
 
 
 class CommitUncertain(StoreUnavailable):
@@ -69,16 +71,17 @@ class ProcessTurn:
         """Wait for the place. Raises StoreUnavailable after `patience`, or when there can be no such file."""
         if self._handle < 0:
             self._open()
-        until = time.monotonic() + self._patience
+        began = time.monotonic()
         while True:
             try:
                 fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
-                if time.monotonic() > until:
+                waited = time.monotonic() - began
+                if waited > self._patience:
                     text = "Base verrouillée, réessayez plus tard. / Database locked, try again later."
                     raise StoreUnavailable(text) from None
-                time.sleep(_LOOK_SECONDS)
+                time.sleep(min(_LONGEST_LOOK, max(_SHORTEST_LOOK, waited / 32)))
 
     def give(self) -> None:
         """Leave the place to the next."""
