@@ -17,7 +17,20 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from bench.imap_peers import DISTINCT, Client, Pair, by_certificate, children, fill, message, progress, rss, servers
+from bench.imap_peers import (
+    DISTINCT,
+    DOVECOT_PASSWORD,
+    DOVECOT_USER,
+    Client,
+    Pair,
+    by_certificate,
+    children,
+    fill,
+    message,
+    progress,
+    rss,
+    servers,
+)
 
 ROUNDS = 9
 WARM_UP = 100
@@ -106,9 +119,11 @@ def measure_search(pair: Pair, folder: str, count: int) -> Iterator[dict[str, ob
 def measure_append(pair: Pair, count: int) -> Iterator[dict[str, object]]:
     """Durable APPEND, one after the other on one connection, then in batches (MULTIAPPEND).
 
-    The two sides take turns, ROUNDS times, and the median round counts: how long a disk takes to sync varies from one second
+    The sides take turns, ROUNDS times, and the median round counts: how long a disk takes to sync varies from one second
     to the next, with what else the machine does."""
     clients = pair.clients()
+    if pair.always is not None:
+        clients["always"] = Client(pair.always.port_tls, DOVECOT_USER, DOVECOT_PASSWORD)
     rates: dict[str, dict[str, list[float]]] = {what: {side: [] for side in clients} for what in ("one", "batch")}
     each = max(1, count // ROUNDS)
     for client in clients.values():
@@ -133,7 +148,11 @@ def measure_append(pair: Pair, count: int) -> Iterator[dict[str, object]]:
         client.close()
     for what, name in (("one", "APPEND, synced"), ("batch", f"MULTIAPPEND of {each}, synced")):
         figures = {side: statistics.median(found) for side, found in rates[what].items()}
+        always = figures.pop("always", 0.0)
         yield _row(name, figures, "per s", "ratio >= 1", more_is_better=True)
+        if always:
+            beside = {"ours": figures["ours"], "dovecot": always}
+            yield _row(f"{name}, mail_fsync = always", beside, "per s", "ratio >= 1", more_is_better=True)
 
 
 def measure_idle(pair: Pair, count: int, dovecot_count: int) -> Iterator[dict[str, object]]:

@@ -132,11 +132,12 @@ def _serve(url: str, folder: Path, certificate: Path, key: Path, ready: multipro
 
 @dataclass(frozen=True)
 class Pair:
-    """The two servers."""
+    """The two servers; `always` is a second Dovecot, that syncs after every write (mail_fsync)."""
 
     ours: int
     ours_pid: int
     dovecot: Dovecot | None
+    always: Dovecot | None
     store: Store
     account: int
     certificate: Path
@@ -172,17 +173,19 @@ def servers(folder: Path) -> Iterator[Pair]:
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=_serve, args=(url, blobs, certificate, key, theirs))
     process.start()
-    dovecot = None
+    dovecot = always = None
     try:
         port = ours.recv()
         if available():
             dovecot = Dovecot(folder / "dovecot", certificate=(certificate, key))
-        yield Pair(port, process.pid or 0, dovecot, store, account.id, certificate)
+            always = Dovecot(folder / "always", certificate=(certificate, key), fsync="always")
+        yield Pair(port, process.pid or 0, dovecot, always, store, account.id, certificate)
     finally:
         process.terminate()
         process.join(20)
-        if dovecot is not None:
-            dovecot.stop()
+        for one in (dovecot, always):
+            if one is not None:
+                one.stop()
         store.close()
 
 

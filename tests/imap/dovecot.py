@@ -33,10 +33,16 @@ def free_port() -> int:
 
 
 class Dovecot:
-    """Serves IMAP in clear on `port`, IMAPS on `port_tls` when a certificate is given. `mail` is its mail_location."""
+    """Serves IMAP in clear on `port`, IMAPS on `port_tls` when a certificate is given. `mail` is its mail_location, `fsync` its
+    mail_fsync ("optimized" is its default)."""
 
     def __init__(
-        self, folder: Path, *, mail: str = "sdbox:~/mail", certificate: tuple[Path, Path] | None = None
+        self,
+        folder: Path,
+        *,
+        mail: str = "sdbox:~/mail",
+        certificate: tuple[Path, Path] | None = None,
+        fsync: str = "optimized",
     ) -> None:
         self.folder = folder
         self.port = free_port()
@@ -69,7 +75,7 @@ mail_uid = nobody
 mail_gid = nogroup
 first_valid_uid = 1
 first_valid_gid = 1
-mail_fsync = optimized
+mail_fsync = {fsync}
 mail_max_userip_connections = 20000
 passdb {{
   driver = static
