@@ -123,7 +123,9 @@ def _create(folder: Path, settings: Settings, practice: bool) -> OperatorFolder:
 
 
 def serve(
-    folder: Annotated[Path, typer.Argument(help="Dossier de l'opérateur / the operator's folder.")] = Path(),
+    folder: Annotated[
+        Path, typer.Argument(envvar="CADUCEE_DIR", help="Dossier de l'opérateur / the operator's folder.")
+    ] = Path(),
 ) -> None:
     """Fait tourner l'opérateur jusqu'à Ctrl-C / run the operator until Ctrl-C."""
     load_settings(folder)
